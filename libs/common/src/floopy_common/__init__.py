@@ -1,0 +1,1 @@
+"""Shared domain, stores, providers and chassis of Floopy Batch."""

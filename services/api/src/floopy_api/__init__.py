@@ -1,0 +1,1 @@
+"""HTTP surface: files, batches, requests."""

@@ -1,0 +1,1 @@
+"""Sink: one score row per line."""

@@ -1,0 +1,1 @@
+"""Sink: one request-log row per line."""

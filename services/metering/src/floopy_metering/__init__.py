@@ -1,0 +1,1 @@
+"""Sink: one ledger row per line, usage per segment."""

@@ -1,0 +1,1 @@
+"""Polls providers, writes segments, emits line events, finalises and audits."""

@@ -1,0 +1,1 @@
+"""Validates, plans and submits batches to the providers."""

@@ -1,0 +1,1 @@
+"""The people's command line: local stack, batches, organisations, keys, accounts."""

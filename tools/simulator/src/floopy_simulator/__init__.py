@@ -1,0 +1,1 @@
+"""Provider simulator: plays the providers' batch APIs for demos, tests and benchmarks."""
