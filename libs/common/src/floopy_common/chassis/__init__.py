@@ -1,0 +1,1 @@
+"""How a service runs: MongoDB, Kafka, leases, loops, probes, logs."""

@@ -1,0 +1,59 @@
+"""Money and tokens: integer nano-USD, computed once per line from rates pinned at plan time."""
+
+from decimal import ROUND_HALF_UP, Decimal
+
+import msgspec
+
+NANO_PER_USD = 1_000_000_000
+TOKENS_PER_MTOK = 1_000_000
+
+
+class Usage(msgspec.Struct, frozen=True, gc=False):
+    """Tokens of one line; `input_tokens` includes `cached_tokens`, `output_tokens` includes reasoning."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+class Rates(msgspec.Struct, frozen=True, gc=False):
+    """Nano-USD per million tokens of one (provider, model, tier); a null rate is unknown, never free."""
+
+    input_nano: int | None
+    cached_nano: int | None
+    output_nano: int | None
+    flag: str | None = None
+
+
+class Cost(msgspec.Struct, frozen=True, gc=False):
+    """`nano_usd` is null exactly when `flag` says why no honest price exists."""
+
+    nano_usd: int | None
+    flag: str | None = None
+
+
+def nano_per_mtok(usd_per_mtok: Decimal) -> int:
+    """Nano-USD per million tokens of a published USD price per million tokens."""
+    return int((usd_per_mtok * NANO_PER_USD).to_integral_value(ROUND_HALF_UP))
+
+
+def cost_of(usage: Usage, rates: Rates | None) -> Cost:
+    """The line's cost, rounded half up to one nano-USD."""
+    if rates is None:
+        return Cost(None, "pricing_missing")
+    if usage.cached_tokens > usage.input_tokens or min(usage.input_tokens, usage.output_tokens) < 0:
+        return Cost(None, "usage_inconsistent")
+    if rates.input_nano is None or rates.output_nano is None:
+        return Cost(None, rates.flag or "pricing_missing")
+    cached_rate = rates.input_nano if rates.cached_nano is None else rates.cached_nano
+    scaled = (
+        (usage.input_tokens - usage.cached_tokens) * rates.input_nano
+        + usage.cached_tokens * cached_rate
+        + usage.output_tokens * rates.output_nano
+    )
+    return Cost((scaled + TOKENS_PER_MTOK // 2) // TOKENS_PER_MTOK, rates.flag)

@@ -1,0 +1,58 @@
+"""The shard's life: the part of a batch that becomes exactly one provider batch."""
+
+from enum import StrEnum
+
+
+class ShardState(StrEnum):
+    PLANNED = "planned"
+    WAITING = "waiting"
+    SUBMITTING = "submitting"
+    SUBMIT_UNKNOWN = "submit_unknown"
+    SUBMITTED = "submitted"
+    CANCELLING = "cancelling"
+    DOWNLOADING = "downloading"
+    SETTLED = "settled"
+    REFUSED = "refused"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self in TERMINAL_SHARD_STATES
+
+
+TERMINAL_SHARD_STATES = frozenset({ShardState.SETTLED, ShardState.REFUSED})
+
+
+class ShardEnd(StrEnum):
+    """Why a terminal shard has no further answers to give."""
+
+    FINISHED = "finished"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    REFUSED = "refused"
+    LOST = "lost"
+
+
+class ShardKind(StrEnum):
+    PRIMARY = "primary"
+    RETRY = "retry"
+
+
+class AttemptPhase(StrEnum):
+    """How far one try at creating a provider batch went; only `creating` is ambiguous after a crash."""
+
+    INTENT = "intent"
+    PREPARED = "prepared"
+    CREATING = "creating"
+    CREATED = "created"
+    NOT_ACCEPTED = "not_accepted"
+    UNKNOWN = "unknown"
+    ABANDONED = "abandoned"
+
+
+class WaitReason(StrEnum):
+    """Why a shard is held; shown to the user as `floopy.queue.reason`."""
+
+    RATE_LIMITED = "rate_limited"
+    QUEUE_FULL = "provider_queue_full"
+    UNAVAILABLE = "provider_unavailable"
+    OPERATOR = "operator"

@@ -1,0 +1,1 @@
+"""The analysts' API: what leaves on Kafka."""

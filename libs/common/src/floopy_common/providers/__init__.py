@@ -1,0 +1,1 @@
+"""Native batch clients and pure translations behind one port."""

@@ -1,0 +1,1 @@
+"""Every MongoDB query of the product, one class per collection and role."""

@@ -1,0 +1,1 @@
+"""Factories and suites shared by the test suites; never imported by production code."""
