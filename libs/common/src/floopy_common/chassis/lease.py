@@ -1,0 +1,125 @@
+"""Leases: who works on a document, decided by the database's clock and fenced by a token."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from floopy_common.chassis.mongo import Collection, DatabaseError, Document, assign, expire_in
+from floopy_common.domain.errors import LeaseLost
+from floopy_common.domain.ids import new_lease_token
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A claim on one document; `deadline` is this process's monotonic bound, before the server's."""
+
+    token: str
+    owner: str
+    deadline: float
+
+
+def new_lease(owner: str, ttl: float) -> Lease:
+    """Make this BEFORE the claiming write, so that the local deadline errs on the early side."""
+    return Lease(new_lease_token(), owner, time.monotonic() + ttl)
+
+
+def claim_stage(lease: Lease, ttl: float) -> Document:
+    """The pipeline stage that takes the lease and counts the claim."""
+    return assign(
+        {"lease.token": lease.token, "lease.owner": lease.owner},
+        raw={
+            "lease.expires_at": expire_in(ttl),
+            "lease.attempt": {"$add": [{"$ifNull": ["$lease.attempt", 0]}, 1]},
+        },
+    )
+
+
+def release_stage() -> Document:
+    return assign({"lease.token": None, "lease.owner": None}, now=["lease.expires_at"])
+
+
+def held(lease: Lease) -> Document:
+    """The filter every write of a lease holder carries."""
+    return {"lease.token": lease.token}
+
+
+class LiveLease:
+    """A lease that is being renewed."""
+
+    def __init__(self, collection: Collection, document_id: str, lease: Lease) -> None:
+        self._collection = collection
+        self._id = document_id
+        self._lease = lease
+        self._floor = lease.deadline
+        self.deadline = lease.deadline
+        self.lost = False
+
+    @property
+    def token(self) -> str:
+        return self._lease.token
+
+    def held(self) -> Document:
+        return held(self._lease)
+
+    def seconds_left(self) -> float:
+        """Seconds in which nobody else can own the document, by this process's monotonic clock."""
+        return self.deadline - time.monotonic()
+
+    async def extend(self, seconds: float) -> None:
+        """Hold the document for at least `seconds` from now; LeaseLost when it is no longer ours."""
+        started = time.monotonic()
+        longest = max(started + seconds, self._floor)
+        matched = await self._collection.update_one(
+            {"_id": self._id, **self.held()},
+            [assign(raw={"lease.expires_at": expire_in(longest - started)})],
+        )
+        if matched == 0:
+            raise LeaseLost(self._id)
+        self.deadline = self._floor = longest
+
+    async def renew(self, ttl: float) -> None:
+        """Like `extend`, but never shortens what a longer extension promised."""
+        if time.monotonic() + ttl > self._floor:
+            await self.extend(ttl)
+
+
+@asynccontextmanager
+async def renewing(
+    collection: Collection, document_id: str, lease: Lease, ttl: float
+) -> AsyncIterator[LiveLease]:
+    """Renew the lease every third of its life while the body runs; LeaseLost cancels the body."""
+    live = LiveLease(collection, document_id, lease)
+    body = asyncio.current_task()
+    if body is None:
+        raise RuntimeError("a lease is held by a task")
+    heart = asyncio.create_task(_beat(live, ttl, body))
+    try:
+        yield live
+    except asyncio.CancelledError:
+        if not live.lost:
+            raise
+        body.uncancel()
+        _log.warning("lease lost", extra={"event": "lease_lost", "document": document_id})
+        raise LeaseLost(document_id) from None
+    finally:
+        heart.cancel()
+        await asyncio.gather(heart, return_exceptions=True)
+
+
+async def _beat(live: LiveLease, ttl: float, body: asyncio.Task[object]) -> None:
+    while not live.lost:
+        await asyncio.sleep(ttl / 3)
+        try:
+            await live.renew(ttl)
+        except LeaseLost:
+            live.lost = True
+        except DatabaseError as error:
+            # the next beat tries again; past the deadline somebody else may own the document
+            _log.warning("lease not renewed", extra={"event": "lease_renewal_failed", "error": str(error)})
+            live.lost = live.seconds_left() <= 0
+    body.cancel()

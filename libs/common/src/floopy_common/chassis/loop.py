@@ -1,0 +1,50 @@
+"""A worker's loop: run a step at once when woken or while there is work, else every interval."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from floopy_common.domain.errors import LeaseLost
+
+_log = logging.getLogger(__name__)
+
+
+class Loop:
+    """Schedules one step; all decisions live in the step, which says whether it did something."""
+
+    def __init__(self, name: str, step: Callable[[], Awaitable[bool]], interval: float) -> None:
+        self.name = name
+        self._step = step
+        self._interval = interval
+        self._awake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Run the step soon; waking often costs nothing."""
+        self._awake.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop`; a step that raises is logged and tried again after the interval."""
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                self._awake.clear()
+                if not await self._once():
+                    await self._rest(stopping)
+        finally:
+            stopping.cancel()
+
+    async def _once(self) -> bool:
+        try:
+            return await self._step()
+        except LeaseLost:
+            return False
+        except Exception:  # noqa: BLE001 - the loop must outlive any single fault; the log carries it
+            _log.exception("step failed", extra={"event": "step_failed", "loop": self.name})
+            return False
+
+    async def _rest(self, stopping: asyncio.Task[bool]) -> None:
+        woken = asyncio.create_task(self._awake.wait())
+        try:
+            await asyncio.wait({woken, stopping}, timeout=self._interval, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            woken.cancel()

@@ -1,0 +1,259 @@
+"""MongoDB behind one module: the only one that imports the driver, so that replacing it is one file."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC
+from typing import Any, cast
+
+from bson.codec_options import CodecOptions
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import ReturnDocument, WriteConcern
+from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
+from pymongo.read_concern import ReadConcern
+
+from floopy_common.collections import COLLECTIONS, SCHEMA_VERSION, CollectionSpec
+from floopy_common.domain.errors import FloopyError, Transient
+from floopy_common.settings import MongoSettings
+
+Document = dict[str, Any]
+Filter = Mapping[str, Any]
+Update = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+Sort = Sequence[tuple[str, int]]
+
+_DUPLICATE_KEY = 11000
+
+DatabaseError = PyMongoError
+"""What any call here may raise when the database cannot answer."""
+
+
+class StandaloneRefused(FloopyError):  # noqa: N818 - says what happened
+    """The server is no replica set, so majority reads and writes promise nothing."""
+
+
+class SchemaTooNew(FloopyError):  # noqa: N818 - says what happened
+    """The database was migrated by a newer major version."""
+
+
+class Collection:
+    """One collection: the calls the stores need, with duplicates told apart from failures."""
+
+    def __init__(self, raw: Any, spec: CollectionSpec) -> None:
+        self._raw = raw
+        self._spec = spec
+
+    @property
+    def name(self) -> str:
+        return self._spec.name
+
+    async def find_one(
+        self, filter: Filter, projection: Mapping[str, Any] | None = None, sort: Sort | None = None
+    ) -> Document | None:
+        return cast("Document | None", await self._raw.find_one(filter, projection, sort=sort))
+
+    async def find(
+        self,
+        filter: Filter,
+        projection: Mapping[str, Any] | None = None,
+        sort: Sort | None = None,
+        limit: int = 0,
+        batch_size: int = 0,
+    ) -> AsyncIterator[Document]:
+        cursor = self._raw.find(filter, projection, sort=sort, limit=limit, batch_size=batch_size)
+        try:
+            async for document in cursor:
+                yield document
+        finally:
+            await cursor.close()
+
+    async def find_all(
+        self,
+        filter: Filter,
+        projection: Mapping[str, Any] | None = None,
+        sort: Sort | None = None,
+        limit: int = 0,
+    ) -> list[Document]:
+        cursor = self._raw.find(filter, projection, sort=sort, limit=limit)
+        return cast("list[Document]", await cursor.to_list(None))
+
+    async def insert_new(self, document: Document) -> bool:
+        """Insert; False when the `_id` or another unique value is there already."""
+        try:
+            await self._raw.insert_one(document)
+        except DuplicateKeyError:
+            return False
+        return True
+
+    async def insert_missing(self, documents: Sequence[Document]) -> int:
+        """Insert those not there yet, in any order; how many that were. Any other failure raises."""
+        if not documents:
+            return 0
+        try:
+            await self._raw.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            details = error.details or {}
+            failures = details.get("writeErrors", [])
+            if details.get("writeConcernErrors") or any(f["code"] != _DUPLICATE_KEY for f in failures):
+                raise
+            return len(documents) - len(failures)
+        return len(documents)
+
+    async def insert_many(self, documents: Sequence[Document]) -> None:
+        """Insert all, in any order; a duplicate raises."""
+        if documents:
+            await self._raw.insert_many(documents, ordered=False)
+
+    async def update_one(self, filter: Filter, update: Update) -> int:
+        """How many documents matched: 0 or 1."""
+        return cast("int", (await self._raw.update_one(filter, update)).matched_count)
+
+    async def update_many(self, filter: Filter, update: Update) -> int:
+        return cast("int", (await self._raw.update_many(filter, update)).matched_count)
+
+    async def find_and_update(
+        self,
+        filter: Filter,
+        update: Update,
+        sort: Sort | None = None,
+        projection: Mapping[str, Any] | None = None,
+    ) -> Document | None:
+        """Update one document and return it as it is afterwards; None when nothing matched."""
+        found = await self._raw.find_one_and_update(
+            filter, update, sort=sort, projection=projection, return_document=ReturnDocument.AFTER
+        )
+        return cast("Document | None", found)
+
+    async def replace(self, filter: Filter, document: Document, *, upsert: bool = False) -> int:
+        """How many documents matched; with `upsert` the document is there afterwards either way."""
+        result = await self._raw.replace_one(filter, document, upsert=upsert)
+        return cast("int", result.matched_count)
+
+    async def upsert(self, filter: Filter, update: Update) -> bool:
+        """Update or insert one document; False when another writer's unique value stood in the way."""
+        try:
+            await self._raw.update_one(filter, update, upsert=True)
+        except DuplicateKeyError:
+            return False
+        return True
+
+    async def delete_one(self, filter: Filter) -> int:
+        return cast("int", (await self._raw.delete_one(filter)).deleted_count)
+
+    async def delete_many(self, filter: Filter) -> int:
+        return cast("int", (await self._raw.delete_many(filter)).deleted_count)
+
+    async def count(self, filter: Filter) -> int:
+        return cast("int", await self._raw.count_documents(filter))
+
+    async def aggregate(self, pipeline: Sequence[Mapping[str, Any]]) -> list[Document]:
+        return cast("list[Document]", await self._raw.aggregate(pipeline).to_list(None))
+
+    async def ensure_indexes(self) -> None:
+        """Create what `collections.py` declares; there already means nothing to do."""
+        for index in self._spec.indexes:
+            options = {key: value for key, value in index.options.items()}  # noqa: C416 - a copy the driver may change
+            await self._raw.create_index(list(index.keys), name=index.name, **options)
+
+
+class Mongo:
+    """An open connection to one database."""
+
+    def __init__(self, client: Any, database: str) -> None:
+        self._client = client
+        options: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
+        self._database = client.get_database(
+            database,
+            codec_options=options,
+            write_concern=WriteConcern(w="majority", j=True),
+            read_concern=ReadConcern("majority"),
+        )
+
+    def collection(self, name: str) -> Collection:
+        """The collection declared under `name`; KeyError for an undeclared one."""
+        return Collection(self._database[name], COLLECTIONS[name])
+
+    async def ping(self) -> bool:
+        """True when the primary answers."""
+        await self._client.admin.command("ping")
+        return True
+
+
+@asynccontextmanager
+async def open_mongo(settings: MongoSettings, app_name: str) -> AsyncIterator[Mongo]:
+    """Connect; StandaloneRefused unless the server belongs to a replica set, Transient when none answers."""
+    client: Any = AsyncIOMotorClient(
+        settings.uri,
+        appname=app_name,
+        maxPoolSize=settings.max_pool_size,
+        serverSelectionTimeoutMS=int(settings.timeout * 1000),
+        socketTimeoutMS=int(settings.timeout * 1000),
+        retryWrites=True,
+        retryReads=True,
+        maxIdleTimeMS=60_000,
+    )
+    try:
+        try:
+            hello = await client.admin.command("hello")
+        except PyMongoError as error:
+            raise Transient(f"MongoDB does not answer: {error}") from error
+        if "setName" not in hello and hello.get("msg") != "isdbgrid":
+            raise StandaloneRefused("a MongoDB replica set is required; this server is a standalone")
+        yield Mongo(client, settings.database)
+    finally:
+        client.close()
+
+
+async def ensure_indexes(mongo: Mongo) -> None:
+    """Create every declared index and record the schema version; repeat as often as you like."""
+    for name in COLLECTIONS:
+        await mongo.collection(name).ensure_indexes()
+    await mongo.collection("meta").upsert({"_id": "schema"}, {"$max": {"version": SCHEMA_VERSION}})
+
+
+async def check_schema(mongo: Mongo) -> None:
+    """Raise SchemaTooNew when a newer major version has migrated this database."""
+    meta = await mongo.collection("meta").find_one({"_id": "schema"})
+    if meta is not None and meta["version"] > SCHEMA_VERSION:
+        raise SchemaTooNew(f"the database has schema {meta['version']}, this program knows {SCHEMA_VERSION}")
+
+
+def assign(
+    values: Mapping[str, Any] | None = None,
+    *,
+    now: Iterable[str] = (),
+    raw: Mapping[str, Any] | None = None,
+) -> Document:
+    """One `$set` stage of a pipeline update.
+
+    `values` are stored as they are, even strings that begin with `$`; the fields of `now` get the server's
+    clock; `raw` holds expressions that are to be evaluated.
+    """
+    stage: Document = {field: {"$literal": value} for field, value in (values or {}).items()}
+    stage.update(dict.fromkeys(now, "$$NOW"))
+    stage.update(raw or {})
+    return {"$set": stage}
+
+
+def append(field: str, *values: Any) -> Document:
+    """A stage that adds `values` to the end of the array `field`, which may be missing."""
+    return {"$set": {field: {"$concatArrays": [{"$ifNull": [f"${field}", []]}, {"$literal": list(values)}]}}}
+
+
+def expire_in(seconds: float) -> Document:
+    """The expression for the server's clock plus `seconds`."""
+    return {"$add": ["$$NOW", int(seconds * 1000)]}
+
+
+FREE_LEASE: Document = {
+    "$expr": {
+        "$or": [
+            {"$eq": [{"$ifNull": ["$lease", None]}, None]},
+            {"$lte": ["$lease.expires_at", "$$NOW"]},
+        ]
+    }
+}
+"""Matches documents nobody holds; an expired lease is simply claimable again."""
+
+
+def due(field: str) -> Document:
+    """Matches documents whose `field` is missing or not in the future, by the server's clock."""
+    return {"$expr": {"$lte": [{"$ifNull": [f"${field}", None]}, "$$NOW"]}}

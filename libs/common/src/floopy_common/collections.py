@@ -1,0 +1,120 @@
+"""Every collection and index, declared once; an idempotent job creates them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA_VERSION = 1
+"""Major version of the documents; a service refuses to start on a newer one."""
+
+
+@dataclass(frozen=True)
+class Index:
+    name: str
+    keys: tuple[tuple[str, int], ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CollectionSpec:
+    """A collection, what one document of it is, and its indexes."""
+
+    name: str
+    document: str
+    indexes: tuple[Index, ...] = ()
+
+
+def _index(*keys: str, unique: bool = False, where: Mapping[str, Any] | None = None) -> Index:
+    """An index over `keys` (a leading `-` means descending), partial when `where` is given."""
+    pairs = tuple((key.lstrip("-"), -1 if key.startswith("-") else 1) for key in keys)
+    options: dict[str, Any] = {}
+    if unique:
+        options["unique"] = True
+    if where is not None:
+        options["partialFilterExpression"] = dict(where)
+    return Index("_".join(key.replace(".", "_") for key, _ in pairs), pairs, options)
+
+
+_PENDING_OUTBOX = _index("outbox.id", where={"outbox.id": {"$exists": True}})
+
+COLLECTIONS: dict[str, CollectionSpec] = {
+    spec.name: spec
+    for spec in (
+        CollectionSpec("meta", "the schema version"),
+        CollectionSpec("orgs", "an organisation"),
+        CollectionSpec("api_keys", "an API key's digest", (_index("digest", unique=True), _index("org_id"))),
+        CollectionSpec("provider_accounts", "an organisation's key for one provider", (_index("org_id"),)),
+        CollectionSpec("caps", "lines used and reserved by an organisation in one month"),
+        CollectionSpec(
+            "files",
+            "a file: an ordered list of blob ranges",
+            (_index("org_id", "-created_at", "-_id"), _index("ranges.blob"), _index("batch_id")),
+        ),
+        CollectionSpec(
+            "blobs",
+            "a blob; written last, so its presence means it is whole",
+            (_index("state", "created_at"), _index("pins")),
+        ),
+        CollectionSpec("blob_chunks", "bytes of a blob"),
+        CollectionSpec("uploads", "a chunked upload"),
+        CollectionSpec(
+            "batches",
+            "a batch with its plan, its pending events and its audit",
+            (
+                _index("org_id", "-created_at", "-_id"),
+                _index("status", "next_look_at"),
+                _index("audit.stage", "audit.next_at"),
+                _index(
+                    "org_id", "idempotency_key", unique=True, where={"idempotency_key": {"$type": "string"}}
+                ),
+                _index("api_key_id", "request_hash", "-created_at"),
+                _PENDING_OUTBOX,
+            ),
+        ),
+        CollectionSpec(
+            "segments",
+            "a contiguous range of a batch's lines",
+            (
+                _index("batch_id", "plan_id", "no"),
+                _index("ready", "state", where={"ready": True, "state": {"$in": ["open", "written"]}}),
+            ),
+        ),
+        CollectionSpec(
+            "shards",
+            "the part of a batch that becomes one provider batch",
+            (
+                _index("batch_id", "plan_id", "no"),
+                _index("state", "poll.next_at"),
+                _index("state", "waiting.next_attempt_at"),
+                _index("account_id", "provider_batch_id"),
+                _PENDING_OUTBOX,
+            ),
+        ),
+        CollectionSpec("usage_ledger", "one line's usage and cost", (_index("org_id", "-hour"),)),
+        CollectionSpec(
+            "usage_rollups",
+            "usage of one segment",
+            (_index("batch_id", "segment"), _index("org_id", "hours")),
+        ),
+        CollectionSpec("usage_batches", "usage of one finished batch", (_PENDING_OUTBOX,)),
+        CollectionSpec(
+            "requests",
+            "one line's row in the request log",
+            (
+                _index("org_id", "-completed_at", "-_id"),
+                _index("org_id", "session_id", "-completed_at"),
+                _index("org_id", "custom_id"),
+            ),
+        ),
+        CollectionSpec("scores", "one line's scores"),
+        CollectionSpec("judgements", "one judge's verdict on a line"),
+        CollectionSpec("routing_scores", "standing of a model for an organisation"),
+        CollectionSpec(
+            "receipts", "a sink's confirmation of one segment", (_index("batch_id", "sink", "segment"),)
+        ),
+        CollectionSpec(
+            "orphan_provider_batches", "a provider batch nobody should have made", (_index("batch_id"),)
+        ),
+        CollectionSpec("dead_letters", "where a record that could not be taken went", (_index("line_id"),)),
+    )
+}
