@@ -20,7 +20,9 @@ class MongoSettings(_Group):
     )
     database: str = Field(default="floopy", description="Database that holds every collection.")
     max_pool_size: int = Field(default=50, ge=1, description="Connections one process may hold.")
-    timeout: float = Field(default=30.0, gt=0, description="Seconds a database call may take before it fails.")
+    timeout: float = Field(
+        default=30.0, gt=0, description="Seconds a database call may take before it fails."
+    )
 
 
 class KafkaSettings(_Group):
@@ -31,12 +33,18 @@ class KafkaSettings(_Group):
     idempotent: bool = Field(
         default=True, description="Idempotent producer; off only for the embedded broker, which cannot do it."
     )
-    partitions: int = Field(default=4, ge=1, description="Partitions of every topic; services refuse another count.")
-    replication: int = Field(default=1, ge=1, description="Replicas of every topic when the topics job creates it.")
+    partitions: int = Field(
+        default=4, ge=1, description="Partitions of every topic; services refuse another count."
+    )
+    replication: int = Field(
+        default=1, ge=1, description="Replicas of every topic when the topics job creates it."
+    )
     max_message_bytes: int = Field(
         default=1_000_000, ge=65_536, description="Largest record a topic takes, in bytes."
     )
-    send_timeout: float = Field(default=30.0, gt=0, description="Seconds to wait for the broker's acknowledgement.")
+    send_timeout: float = Field(
+        default=30.0, gt=0, description="Seconds to wait for the broker's acknowledgement."
+    )
     session_timeout: float = Field(
         default=10.0, gt=0, description="Seconds after which a silent consumer is replaced."
     )
@@ -58,16 +66,22 @@ class ProvidersSettings(_Group):
         description="Anthropic; the base URL comes without /v1.",
     )
     allowed_base_urls: list[str] = Field(
-       default= default_factory=list, description="Base URLs that organisations may set on their own accounts."
+        default_factory=list, description="Base URLs that organisations may set on their own accounts."
     )
 
 
 class ApiSettings(_Group):
     host: str = Field(default="127.0.0.1", description="Address the public API listens on.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port of the public API; 0 picks a free one.")
-    refresh_wait: float = Field(default=1.0, ge=0, description="Seconds GET /v1/batches/{id} waits for a fresh look.")
-    refresh_after: float = Field(default=0.25, ge=0, description="A look younger than this many seconds is fresh.")
-    key_cache: float = Field(default=30.0, ge=0, description="Seconds a positive API key look-up is remembered.")
+    refresh_wait: float = Field(
+        default=1.0, ge=0, description="Seconds GET /v1/batches/{id} waits for a fresh look."
+    )
+    refresh_after: float = Field(
+        default=0.25, ge=0, description="A look younger than this many seconds is fresh."
+    )
+    key_cache: float = Field(
+        default=30.0, ge=0, description="Seconds a positive API key look-up is remembered."
+    )
 
 
 class LeaseSettings(_Group):
@@ -75,7 +89,9 @@ class LeaseSettings(_Group):
 
 
 class SubmitSettings(_Group):
-    create_timeout: float = Field(default=120.0, gt=0, description="Seconds a provider's create call may take.")
+    create_timeout: float = Field(
+        default=120.0, gt=0, description="Seconds a provider's create call may take."
+    )
     settle_window: float = Field(
         default=300.0, gt=0, description="Seconds an unknown create is looked for before it is tried anew."
     )
@@ -86,7 +102,9 @@ class SubmitSettings(_Group):
         default=3, ge=1, description="Attempts whose outcome stayed unknown before an operator must act."
     )
     concurrency: int = Field(default=4, ge=1, description="Shards one submitter submits at the same time.")
-    clock_skew: float = Field(default=60.0, ge=0, description="Seconds the provider's clock may differ from ours.")
+    clock_skew: float = Field(
+        default=60.0, ge=0, description="Seconds the provider's clock may differ from ours."
+    )
     sweep_for: float = Field(
         default=25 * 3600.0, ge=0, description="Seconds abandoned attempts are still looked for."
     )
@@ -100,7 +118,9 @@ class WaitingSettings(_Group):
 
 
 class BatchSettings(_Group):
-    completion_window: float = Field(default=86_400.0, gt=0, description="Seconds a batch has before it expires.")
+    completion_window: float = Field(
+        default=86_400.0, gt=0, description="Seconds a batch has before it expires."
+    )
     expiry_grace: float = Field(
         default=600.0, ge=0, description="Seconds an expired batch waits for its provider batches."
     )
@@ -122,7 +142,9 @@ class ShardSettings(_Group):
 
 
 class RetrySettings(_Group):
-    max: int = Field(default=3, ge=0, description="Times a line that failed for a passing reason is tried again.")
+    max: int = Field(
+        default=3, ge=0, description="Times a line that failed for a passing reason is tried again."
+    )
     min_window_left: float = Field(
         default=600.0, ge=0, description="Seconds the window must still have for another try."
     )
@@ -149,8 +171,12 @@ class AuditSettings(_Group):
     interval: float = Field(
         default=1.0, gt=0, description="Seconds between two audits of a batch that is not balanced."
     )
-    backoff_min: float = Field(default=30.0, gt=0, description="First wait before a segment is emitted once more.")
-    backoff_max: float = Field(default=3_600.0, gt=0, description="Longest wait between two emissions or recounts.")
+    backoff_min: float = Field(
+        default=30.0, gt=0, description="First wait before a segment is emitted once more."
+    )
+    backoff_max: float = Field(
+        default=3_600.0, gt=0, description="Longest wait between two emissions or recounts."
+    )
 
 
 class RetentionSettings(_Group):
@@ -160,7 +186,9 @@ class RetentionSettings(_Group):
 
 
 class SweepSettings(_Group):
-    age: float = Field(default=86_400.0, gt=0, description="Seconds before something nobody refers to is removed.")
+    age: float = Field(
+        default=86_400.0, gt=0, description="Seconds before something nobody refers to is removed."
+    )
 
 
 class FilesSettings(_Group):
@@ -206,7 +234,9 @@ class Settings(BaseSettings):
     sweep: SweepSettings = Field(default=SweepSettings(), description="Removing what nobody refers to.")
     files: FilesSettings = Field(default=FilesSettings(), description="Uploads.")
     supervisor: SupervisorSettings = Field(default=SupervisorSettings(), description="`floopy up`.")
-    fail_at: str | None = Field(default=None, description="Name of a step at which the process kills itself (tests).")
+    fail_at: str | None = Field(
+        default=None, description="Name of a step at which the process kills itself (tests)."
+    )
     work_dir: Path = Field(
         default=Path(tempfile.gettempdir()) / "floopy",
         description="Scratch space for downloads; may be lost at any time.",
