@@ -1,0 +1,96 @@
+"""The batch's summary: absolute figures over its shards and segments, kept so that a GET need not count."""
+
+from floopy_common.chassis.mongo import Document, Mongo
+from floopy_common.domain.batch import TERMINAL
+from floopy_common.domain.segment import WRITTEN_STATES
+from floopy_common.domain.shard import ShardState
+
+
+class SummaryStore:
+    """Recomputes `batches.summary`; any number of writers may do so in any order."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._batches = mongo.collection("batches")
+        self._shards = mongo.collection("shards")
+        self._segments = mongo.collection("segments")
+
+    async def refresh(self, batch_id: str) -> None:
+        """Write the summary unless the batch has ended; its last summary then stays."""
+        batch = await self._batches.find_one({"_id": batch_id}, {"plan.plan_id": 1, "plan.total": 1})
+        if batch is None or batch.get("plan") is None:
+            return
+        summary = await self.compute(batch_id, batch["plan"]["plan_id"], batch["plan"]["total"])
+        completed = summary["counts"]["completed"]
+        failed = summary["counts"]["failed"]
+        changes = {f"summary.{key}": value for key, value in summary.items() if key != "counts"}
+        await self._batches.update_one(
+            {"_id": batch_id, "status": {"$nin": [status.value for status in TERMINAL]}},
+            # progress never falls, whichever writer comes last
+            {
+                "$set": changes,
+                "$max": {"summary.counts.completed": completed, "summary.counts.failed": failed},
+            },
+        )
+
+    async def compute(self, batch_id: str, plan_id: str, total: int) -> Document:
+        """{shards: {state: n}, queue: {position, reason, next_attempt_at} | None,
+        counts: {completed, failed}}.
+        """
+        scope = {"batch_id": batch_id, "plan_id": plan_id}
+        states: dict[str, int] = {}
+        answered_upstream = 0
+        rows = await self._shards.aggregate(
+            [
+                {"$match": scope},
+                {
+                    "$group": {
+                        "_id": "$state",
+                        "shards": {"$sum": 1},
+                        "completed": {"$sum": {"$ifNull": ["$provider_counts.completed", 0]}},
+                    }
+                },
+            ]
+        )
+        for row in rows:
+            states[row["_id"]] = row["shards"]
+            answered_upstream += row["completed"]
+        written = await self._written(scope)
+        completed = max(written["completed"], min(answered_upstream, total - written["failed"]))
+        return {
+            "shards": states,
+            "queue": await self._queue(scope) if ShardState.WAITING.value in states else None,
+            "counts": {"completed": completed, "failed": written["failed"]},
+        }
+
+    async def _written(self, scope: Document) -> dict[str, int]:
+        rows = await self._segments.aggregate(
+            [
+                {"$match": {**scope, "state": {"$in": [state.value for state in WRITTEN_STATES]}}},
+                {
+                    "$group": {
+                        "_id": None,
+                        "completed": {"$sum": "$counts.completed"},
+                        "failed": {"$sum": "$counts.failed"},
+                    }
+                },
+            ]
+        )
+        if not rows:
+            return {"completed": 0, "failed": 0}
+        return {"completed": rows[0]["completed"], "failed": rows[0]["failed"]}
+
+    async def _queue(self, scope: Document) -> Document | None:
+        """The first waiting shard's place among all that wait for the same account."""
+        waiting = {"state": ShardState.WAITING.value}
+        first = await self._shards.find_one({**scope, **waiting}, sort=[("waiting.since", 1)])
+        if first is None:
+            return None
+        since = first["waiting"]["since"]
+        ahead = await self._shards.count(
+            {"account_id": first["account_id"], **waiting, "waiting.since": {"$lt": since}}
+        )
+        return {
+            "position": ahead + 1,
+            "reason": first["waiting"]["reason"],
+            "next_attempt_at": first["waiting"]["next_attempt_at"],
+        }
