@@ -1,0 +1,28 @@
+"""Replaces itself with a command that the kernel kills as soon as the process that started it is gone.
+
+Run as a script: `python -I -S leash.py PARENT_PID COMMAND ARGUMENT...`. A script of its own rather than a
+function between fork and exec, because the parent may have threads.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    parent, command = int(sys.argv[1]), sys.argv[2:]
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the leash was on
+        sys.exit(1)
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        sys.exit(f"cannot run {command[0]}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main()

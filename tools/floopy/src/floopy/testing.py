@@ -1,0 +1,177 @@
+"""Pytest plugin: real MongoDB and Kafka for integration tests, one of each per session.
+
+Load it with `pytest_plugins = ["floopy.testing"]`. Containers where a Docker engine answers, else the
+addresses in `FLOOPY_TEST_MONGO` and `FLOOPY_TEST_KAFKA`, else the backends of the local stack.
+"""
+
+import asyncio
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import assert_never
+
+import pytest
+from pymongo import MongoClient
+
+from floopy import containers
+from floopy.backends.backend import Backend, BackendMissingError
+from floopy.backends.embedded import EmbeddedBroker
+from floopy.backends.kafka import KafkaBroker, KafkaDistribution, default_home
+from floopy.backends.mongod import Mongod
+
+MONGO_VARIABLE = "FLOOPY_TEST_MONGO"
+KAFKA_VARIABLE = "FLOOPY_TEST_KAFKA"
+KAFKA_ONLY_FIXTURE = "kafka_bootstrap"
+EACH_BROKER_FIXTURE = "broker"
+BACKEND_FIXTURES = frozenset({"mongo_uri", "embedded_bootstrap", KAFKA_ONLY_FIXTURE, EACH_BROKER_FIXTURE})
+
+
+class Source(StrEnum):
+    """Where a backend of this session comes from."""
+
+    DOCKER = "container"
+    ADDRESS = "address from the environment"
+    LOCAL = "local stack"
+
+
+class BrokerKind(StrEnum):
+    EMBEDDED = "embedded"
+    KAFKA = "kafka"
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A running broker, and what it can do."""
+
+    kind: BrokerKind
+    bootstrap_servers: str
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether producers may be idempotent or transactional."""
+        return self.kind is BrokerKind.KAFKA
+
+
+def source(variable: str) -> Source:
+    if containers.engine_answers():
+        return Source.DOCKER
+    return Source.ADDRESS if os.environ.get(variable) else Source.LOCAL
+
+
+@cache
+def kafka_missing() -> str | None:
+    """Returns why there is no Apache Kafka for this session; fetches it where Java and Maven are."""
+    if source(KAFKA_VARIABLE) is not Source.LOCAL:
+        return None
+    try:
+        KafkaDistribution(default_home()).fetch()
+    except BackendMissingError as missing:
+        return str(missing)
+    return None
+
+
+def pytest_report_collectionfinish(items: list[pytest.Item]) -> list[str]:
+    """Says once which backends this session's tests run on, and what they are left without."""
+    if not any(_used_by(item) & BACKEND_FIXTURES for item in items):
+        return []
+    missing = kafka_missing()
+    kafka = f"none: {missing}; the embedded broker alone" if missing else source(KAFKA_VARIABLE).value
+    return [f"backends: mongodb {source(MONGO_VARIABLE).value}, kafka {kafka}"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test that uses `broker` on every kind of broker this machine has."""
+    if EACH_BROKER_FIXTURE in metafunc.fixturenames:
+        kinds = [BrokerKind.EMBEDDED] if kafka_missing() else list(BrokerKind)
+        metafunc.parametrize(EACH_BROKER_FIXTURE, kinds, ids=str, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what only Apache Kafka can show where there is none; the report says why."""
+    kafka_only = [item for item in items if KAFKA_ONLY_FIXTURE in _used_by(item)]
+    if kafka_only and kafka_missing():
+        config.hook.pytest_deselected(items=kafka_only)
+        items[:] = [item for item in items if item not in kafka_only]
+
+
+def _used_by(item: pytest.Item) -> frozenset[str]:
+    return frozenset(getattr(item, "fixturenames", ()))
+
+
+@contextmanager
+def serving(backend: Backend) -> Iterator[str]:
+    """Runs a backend without an event loop of the test's own."""
+    loop = asyncio.new_event_loop()
+    try:
+        yield loop.run_until_complete(backend.start())
+    finally:
+        loop.run_until_complete(backend.kill())
+        loop.close()
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="floopy-test-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(scope="session")
+def mongo_uri() -> Iterator[str]:
+    """A replica set; its databases belong to the tests of this session."""
+    match source(MONGO_VARIABLE):
+        case Source.DOCKER:
+            with containers.mongo() as uri:
+                yield uri
+        case Source.ADDRESS:
+            yield os.environ[MONGO_VARIABLE]
+        case Source.LOCAL:
+            with _scratch() as directory, serving(Mongod(directory, cache_gb=0.5)) as uri:
+                yield uri
+        case unknown:
+            assert_never(unknown)
+
+
+@pytest.fixture
+def mongo_database(mongo_uri: str) -> Iterator[str]:
+    """The name of a fresh database, dropped after the test."""
+    name = f"test_{uuid.uuid4().hex}"
+    yield name
+    with MongoClient[dict[str, object]](mongo_uri) as client:
+        client.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def embedded_bootstrap() -> Iterator[str]:
+    """The embedded broker, one per session: give topics and groups names of their own."""
+    with _scratch() as directory, serving(EmbeddedBroker(directory)) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap() -> Iterator[str]:
+    """Apache Kafka, one per session; tests that use it are left out where there is none."""
+    match source(KAFKA_VARIABLE):
+        case Source.DOCKER:
+            with containers.kafka() as address:
+                yield address
+        case Source.ADDRESS:
+            yield os.environ[KAFKA_VARIABLE]
+        case Source.LOCAL:
+            with _scratch() as directory, serving(KafkaBroker(directory)) as address:
+                yield address
+        case unknown:
+            assert_never(unknown)
+
+
+@pytest.fixture(scope="session")
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """Each kind of broker this machine has in turn."""
+    kind: BrokerKind = request.param
+    fixture = "embedded_bootstrap" if kind is BrokerKind.EMBEDDED else KAFKA_ONLY_FIXTURE
+    return Broker(kind, request.getfixturevalue(fixture))
