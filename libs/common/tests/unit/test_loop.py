@@ -1,0 +1,58 @@
+"""Loops run while there is work, rest otherwise, and survive a step that fails."""
+
+import asyncio
+
+from floopy_common.chassis.loop import Loop
+
+
+async def test_loop_runs_on_while_the_step_finds_work() -> None:
+    stop = asyncio.Event()
+    left = 5
+
+    async def step() -> bool:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            stop.set()
+        return left > 0
+
+    async with asyncio.timeout(5):
+        await Loop("work", step, interval=3600).run(stop)
+
+    assert left == 0
+
+
+async def test_wake_ends_the_rest() -> None:
+    stop = asyncio.Event()
+    runs: asyncio.Queue[None] = asyncio.Queue()
+
+    async def step() -> bool:
+        runs.put_nowait(None)
+        return False
+
+    loop = Loop("idle", step, interval=3600)
+    running = asyncio.create_task(loop.run(stop))
+    async with asyncio.timeout(5):
+        await runs.get()
+        loop.wake()
+        await runs.get()
+        stop.set()
+        await running
+
+
+async def test_a_failing_step_does_not_end_the_loop() -> None:
+    stop = asyncio.Event()
+    calls = 0
+
+    async def step() -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ValueError("once")
+        stop.set()
+        return False
+
+    async with asyncio.timeout(5):
+        await Loop("faulty", step, interval=0.01).run(stop)
+
+    assert calls == 2
