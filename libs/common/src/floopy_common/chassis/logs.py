@@ -5,6 +5,7 @@ import logging
 import sys
 import traceback
 from datetime import UTC, datetime
+
 from typing_extensions import override
 
 from floopy_common.chassis.redaction import redact
