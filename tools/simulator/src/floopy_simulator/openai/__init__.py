@@ -1,0 +1,1 @@
+"""OpenAI's half: files, batches, chat completions and models."""
