@@ -1,0 +1,216 @@
+"""What users do, through every service, with the official OpenAI SDK."""
+
+import json
+from typing import Any
+
+import openai
+import pytest
+from floopy_e2e.lines import chat_file, chat_line, custom_ids
+from floopy_e2e.stack import Stack
+from floopy_e2e.waiting import eventually
+from openai import AsyncOpenAI
+from openai.types.chat import ChatCompletion
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def _create(client: AsyncOpenAI, content: bytes, **options: Any) -> str:
+    uploaded = await client.files.create(file=("in.jsonl", content), purpose="batch")
+    batch = await client.batches.create(
+        input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h", **options
+    )
+    assert batch.status == "validating"
+    return batch.id
+
+
+async def _content(client: AsyncOpenAI, file_id: str | None) -> bytes:
+    if file_id is None:
+        return b""
+    return (await client.files.content(file_id)).content
+
+
+async def _run(stack: Stack, content: bytes, **options: Any) -> tuple[dict[str, Any], bytes, bytes]:
+    """Send a file through; (balanced batch, output file, error file)."""
+    async with stack.client() as client:
+        batch = await stack.balanced(await _create(client, content, **options))
+        output = await _content(client, batch["output_file_id"])
+        errors = await _content(client, batch["error_file_id"])
+    return batch, output, errors
+
+
+async def test_every_line_of_a_good_file_is_answered_in_input_order(stack: Stack) -> None:
+    content = chat_file(200, tag="good")
+
+    batch, output, _ = await _run(stack, content, metadata={"price": "$5 off", "root": "$$ROOT"})
+
+    assert batch["status"] == "completed"
+    assert batch["request_counts"] == {"total": 200, "completed": 200, "failed": 0}
+    assert batch["metadata"] == {"price": "$5 off", "root": "$$ROOT"}
+    assert batch["error_file_id"] is None
+    assert custom_ids(output) == custom_ids(content)
+    for line in output.splitlines():
+        ChatCompletion.model_validate(json.loads(line)["response"]["body"])
+    expected = dict.fromkeys(("total", "answered", "logged", "metered", "scored"), 200) | {"parked": 0}
+    assert batch["floopy"]["lines"] == expected
+    assert (await stack.verified(batch["id"]))["lines"] == 200
+
+
+async def test_usage_is_the_sum_over_the_output(stack: Stack) -> None:
+    batch, output, _ = await _run(stack, chat_file(30, tag="usage"))
+
+    usages = [json.loads(line)["response"]["body"]["usage"] for line in output.splitlines()]
+    assert batch["usage"]["input_tokens"] == sum(u["prompt_tokens"] for u in usages)
+    assert batch["usage"]["output_tokens"] == sum(u["completion_tokens"] for u in usages)
+    assert batch["usage"]["total_tokens"] == sum(u["total_tokens"] for u in usages)
+
+
+async def test_a_batch_in_which_every_line_fails_completes_with_an_error_file_only(stack: Stack) -> None:
+    batch, _, errors = await _run(stack, chat_file(20, lambda _: "status=400", tag="bad"))
+
+    assert batch["status"] == "completed"
+    assert batch["output_file_id"] is None
+    assert batch["request_counts"] == {"total": 20, "completed": 0, "failed": 20}
+    line = json.loads(errors.splitlines()[0])
+    assert line["error"] is None
+    assert line["response"]["status_code"] == 400
+    assert "error" in line["response"]["body"]
+    await stack.verified(batch["id"])
+
+
+async def test_mixed_lines_end_in_exactly_one_file(stack: Stack) -> None:
+    content = chat_file(60, lambda n: "status=400" if n % 3 == 0 else None, tag="mixed")
+
+    batch, output, errors = await _run(stack, content)
+
+    ids = custom_ids(content)
+    assert custom_ids(output) == [name for n, name in enumerate(ids, 1) if n % 3]
+    assert custom_ids(errors) == [name for n, name in enumerate(ids, 1) if n % 3 == 0]
+    assert batch["request_counts"] == {"total": 60, "completed": 40, "failed": 20}
+    await stack.verified(batch["id"])
+
+
+async def test_lines_that_fail_in_passing_are_tried_again(stack: Stack) -> None:
+    content = chat_file(40, lambda n: "status=500 times=1" if n % 4 == 0 else None, tag="retry")
+
+    batch, output, _ = await _run(stack, content)
+
+    assert batch["request_counts"] == {"total": 40, "completed": 40, "failed": 0}
+    assert custom_ids(output) == custom_ids(content)
+
+
+async def test_provider_oddities_lose_and_double_nothing(stack: Stack) -> None:
+    oddities = {3: "missing", 5: "duplicate", 7: "unknown", 9: "garbled", 11: "both", 13: "duplicate=other"}
+    content = chat_file(30, oddities.get, tag="odd")
+
+    batch, output, errors = await _run(stack, content)
+
+    seen = custom_ids(output) + custom_ids(errors)
+    assert sorted(seen) == sorted(custom_ids(content))
+    await stack.verified(batch["id"])
+
+
+async def test_an_invalid_file_fails_with_every_fault_and_its_line(stack: Stack) -> None:
+    content = chat_line("a", "one") + b"{broken\n" + chat_line("a", "again")
+    async with stack.client() as client:
+        batch = await stack.balanced(await _create(client, content))
+
+    assert batch["status"] == "failed"
+    found = [(e["line"], e["code"]) for e in batch["errors"]["data"]]
+    assert found == [(2, "invalid_json_line"), (3, "duplicate_custom_id")]
+    assert batch["floopy"]["lines"]["total"] == 0
+
+
+async def test_an_unknown_input_file_fails_the_batch_not_the_call(stack: Stack) -> None:
+    async with stack.client() as client:
+        created = await client.batches.create(
+            input_file_id="file-doesnotexist", endpoint="/v1/chat/completions", completion_window="24h"
+        )
+    batch = await stack.balanced(created.id)
+
+    assert batch["status"] == "failed"
+    assert batch["errors"]["data"][0]["code"] == "invalid_request"
+
+
+async def test_cancel_before_the_provider_has_anything(stack: Stack) -> None:
+    async with stack.client() as client:
+        batch_id = await _create(client, chat_file(50, tag="early"))
+        await client.batches.cancel(batch_id)
+    batch = await stack.balanced(batch_id)
+
+    assert batch["status"] == "cancelled"
+    await stack.verified(batch_id)
+
+
+async def test_cancel_keeps_what_was_finished(stack: Stack) -> None:
+    content = chat_file(100, tag="late")
+    await stack.simulator.configure(auto=False)
+    try:
+        async with stack.client() as client:
+            batch_id = await _create(client, content)
+            upstream = await eventually(lambda: _newest_upstream(stack, 100), what="a provider batch")
+            await stack.simulator.advance(upstream, "in_progress", completed=40)
+            await client.batches.cancel(batch_id)
+            batch = await stack.balanced(batch_id)
+            output = await _content(client, batch["output_file_id"])
+            errors = await _content(client, batch["error_file_id"])
+    finally:
+        await stack.simulator.configure(auto=True)
+
+    assert batch["status"] == "cancelled"
+    assert len(custom_ids(output)) == 40
+    assert {json.loads(line)["error"]["code"] for line in errors.splitlines()} == {"batch_cancelled"}
+    assert sorted(custom_ids(output) + custom_ids(errors)) == sorted(custom_ids(content))
+    await stack.verified(batch_id)
+
+
+async def _newest_upstream(stack: Stack, lines: int) -> str | None:
+    batches = [
+        b for b in await stack.simulator.batches() if b["lines"] == lines and b["status"] != "completed"
+    ]
+    return batches[-1]["id"] if batches else None
+
+
+async def test_another_organisation_sees_nothing_at_all(stack: Stack) -> None:
+    async with stack.client() as client:
+        uploaded = await client.files.create(file=("in.jsonl", chat_file(2, tag="own")), purpose="batch")
+        batch_id = await _create(client, chat_file(2, tag="own"))
+    _, org = await stack.floopy("orgs", "create", "other", "--plan", "pro")
+    _, key = await stack.floopy("keys", "create", "--org", org["id"])
+    async with stack.client(key["api_key"]) as other:
+        for call in (
+            other.batches.retrieve,
+            other.batches.cancel,
+        ):
+            assert await _message(call, batch_id) == await _message(call, "batch_unknown")
+        for call in (
+            other.files.retrieve,
+            other.files.delete,
+            other.files.content,
+        ):
+            assert await _message(call, uploaded.id) == await _message(call, "file-unknown")
+        assert [b.id async for b in other.batches.list()] == []
+        assert [f.id async for f in other.files.list()] == []
+
+
+async def _message(call: Any, name: str) -> str:
+    """What the refusal says, with the id itself taken out."""
+    with pytest.raises(openai.NotFoundError) as refused:
+        await call(name)
+    return json.dumps(refused.value.body).replace(name, "ID")
+
+
+async def test_bad_keys_and_bad_bodies_get_openai_errors(stack: Stack) -> None:
+    async with stack.client("wrong") as stranger:
+        with pytest.raises(openai.AuthenticationError):
+            await stranger.batches.list()
+    async with stack.client() as client:
+        with pytest.raises(openai.BadRequestError) as refused:
+            await client.files.create(file=("in.jsonl", b""), purpose="batch")
+        assert refused.value.type == "invalid_request_error"
+        with pytest.raises(openai.BadRequestError) as refused:
+            await client.batches.create(
+                input_file_id="file-x",
+                endpoint="/v1/unknown",
+                completion_window="24h",  # type: ignore[arg-type]
+            )
+        assert refused.value.code == "invalid_value"

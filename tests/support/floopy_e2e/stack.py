@@ -1,0 +1,193 @@
+"""The whole system as a user starts it: `floopy up` in a process of its own."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from openai import AsyncOpenAI
+
+from floopy_e2e.simulator import Simulator
+from floopy_e2e.waiting import eventually
+
+FAST = {
+    "FLOOPY_SCAN__INTERVAL": "0.3",
+    "FLOOPY_LEASE__TTL": "2",
+    "FLOOPY_POLL__MIN": "0.2",
+    "FLOOPY_POLL__MAX": "1",
+    "FLOOPY_AUDIT__INTERVAL": "0.3",
+    "FLOOPY_AUDIT__BACKOFF_MIN": "1",
+    "FLOOPY_AUDIT__BACKOFF_MAX": "4",
+    "FLOOPY_WAITING__MIN": "0.3",
+    "FLOOPY_WAITING__MAX": "1",
+    "FLOOPY_SUBMIT__CREATE_TIMEOUT": "3",
+    "FLOOPY_SUBMIT__SETTLE_WINDOW": "4",
+}
+"""Durations of a test system: the product's own settings, nothing else."""
+
+_BIN = Path(sys.executable).parent
+
+
+class Stack:
+    """A running system; `kill` and `processes` go by what `processes.json` says."""
+
+    def __init__(self, data_dir: Path, environment: Mapping[str, str], arguments: tuple[str, ...]) -> None:
+        self.data_dir = data_dir
+        self._environment = dict(environment)
+        self._arguments = arguments
+        self._process: asyncio.subprocess.Process | None = None
+        self.credentials: dict[str, Any] = {}
+
+    async def start(self) -> None:
+        """Start and wait until every process of the system is ready."""
+        (self.data_dir / "processes.json").unlink(missing_ok=True)
+        with (self.data_dir / "up.log").open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                _BIN / "floopy",
+                *("up", "--port", "0", "--data-dir", str(self.data_dir), *self._arguments),
+                env={**os.environ, **FAST, **self._environment},
+                stdout=log,
+                stderr=log,
+            )
+        await eventually(self._ready, timeout=90, what="a ready system")
+
+    async def _ready(self) -> bool:
+        if self._process is None or self._process.returncode is not None:
+            raise AssertionError("floopy up ended: " + (self.data_dir / "up.log").read_text()[-2000:])
+        try:
+            self.credentials = json.loads((self.data_dir / "credentials.json").read_text())
+            rows = json.loads((self.data_dir / "processes.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return False
+        ports = [
+            row["port"] for row in rows if row["name"].startswith("floopy-") and row["name"] != "floopy-up"
+        ]
+        return len(ports) == len(SERVICES) and all([await _is_ready(port) for port in ports])
+
+    async def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        return await self._end(signal.SIGTERM)
+
+    async def kill_all(self) -> None:
+        """SIGKILL of `floopy up` itself: nothing may stay behind."""
+        await self._end(signal.SIGKILL)
+
+    async def _end(self, number: signal.Signals) -> int:
+        if self._process is None:
+            return 0
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+        code = await asyncio.wait_for(self._process.wait(), 60)
+        self._process = None
+        return code
+
+    def processes(self) -> dict[str, int]:
+        """Name and pid of every process of the system."""
+        rows = json.loads((self.data_dir / "processes.json").read_text())
+        return {row["name"]: row["pid"] for row in rows}
+
+    async def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
+        """Signal one process; the pid it had. After SIGKILL another runs in its place on return."""
+        pid = self.processes()[name]
+        os.kill(pid, number)
+        if number is signal.SIGKILL:
+            await eventually(lambda: self._replaced(name, pid), timeout=30, what=f"a new {name}")
+        return pid
+
+    async def _replaced(self, name: str, pid: int) -> bool:
+        return self.processes().get(name, pid) != pid
+
+    def client(self, api_key: str | None = None) -> AsyncOpenAI:
+        """The official SDK, as a user has it."""
+        return AsyncOpenAI(
+            base_url=self.credentials["base_url"],
+            api_key=api_key or self.credentials["api_key"],
+            max_retries=5,
+        )
+
+    async def batch(self, batch_id: str) -> dict[str, Any]:
+        """The batch as its GET answers, our extension included; asked again while the API restarts."""
+        client = self.client()
+        try:
+            batch = await client.batches.retrieve(batch_id)
+        finally:
+            await client.close()
+        return batch.model_dump()
+
+    async def balanced(self, batch_id: str, timeout: float = 60) -> dict[str, Any]:
+        """The batch once it has ended and every line is accounted for."""
+
+        async def ask() -> dict[str, Any] | None:
+            batch = await self.batch(batch_id)
+            ended = batch["status"] in {"completed", "failed", "expired", "cancelled"}
+            return batch if ended and batch["floopy"]["balanced"] else None
+
+        try:
+            return await eventually(ask, timeout=timeout, what="a balanced batch")
+        except AssertionError as error:
+            batch = await self.batch(batch_id)
+            raise AssertionError(f"{error}; {batch['status']} {batch['floopy']}") from error
+
+    async def floopy(self, *arguments: str, stdin: str | None = None) -> tuple[int, Any]:
+        """Run one of the people's commands with --json; (exit code, what it printed)."""
+        process = await asyncio.create_subprocess_exec(
+            _BIN / "floopy",
+            *arguments,
+            *("--json", "--data-dir", str(self.data_dir)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate(stdin.encode() if stdin else b"")
+        return process.returncode or 0, json.loads(out) if out.strip() else None
+
+    async def verified(self, batch_id: str) -> dict[str, Any]:
+        """The report of `floopy verify`, which must find no difference."""
+        code, report = await self.floopy("verify", batch_id)
+        assert code == 0, report
+        return report
+
+    @property
+    def simulator(self) -> Simulator:
+        return Simulator(self.credentials["simulator_url"])
+
+
+SERVICES = (
+    "floopy-api",
+    "floopy-submitter",
+    "floopy-reconciler",
+    "floopy-metering",
+    "floopy-logging",
+    "floopy-feedback",
+)
+
+
+async def _is_ready(port: int) -> bool:
+    timeout = aiohttp.ClientTimeout(total=2)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(f"http://127.0.0.1:{port}/readyz") as answer,
+        ):
+            return answer.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False
+
+
+@asynccontextmanager
+async def running_stack(
+    data_dir: Path, environment: Mapping[str, str] | None = None, *arguments: str
+) -> AsyncIterator[Stack]:
+    """A started system; stopped at the end whatever happened."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    stack = Stack(data_dir, environment or {}, arguments)
+    try:
+        await stack.start()
+        yield stack
+    finally:
+        await stack.stop()
