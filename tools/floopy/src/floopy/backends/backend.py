@@ -9,7 +9,9 @@ from pathlib import Path
 from types import TracebackType
 
 from floopy.backends.ports import LOOPBACK, free_port
-from floopy.backends.process import ChildProcess
+from floopy.backends.process import ChildProcess, tail
+
+TAIL_LINES = 20
 
 
 class BackendMissingError(Exception):
@@ -68,7 +70,7 @@ async def start(program: Program, log: Path, timeout: float) -> ChildProcess:
             await process.kill()
     if not started:
         reason = f"ended with {process.returncode}" if exited.done() else f"was not ready after {timeout:g} s"
-        raise StartError(f"{program.name} {reason}; {log} ends with:\n{process.log_tail()}")
+        raise StartError(f"{program.name} {reason}; {log} ends with:\n{tail(log, TAIL_LINES)}")
     return process
 
 

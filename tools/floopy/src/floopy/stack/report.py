@@ -1,0 +1,54 @@
+"""Tells the person at the terminal what is running and what to try first."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from floopy.stack.data_dir import Credentials, DataDir
+from floopy.stack.services import API, SIMULATOR
+from floopy.stack.supervisor import ProcessRecord
+
+
+def print_running(
+    console: Console, data_dir: DataDir, credentials: Credentials, running: Sequence[ProcessRecord]
+) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(no_wrap=True, overflow="fold")
+    for name, where in _rows(credentials, running):
+        table.add_row(name, where)
+    console.print(table)
+    console.print()
+    console.print(_first_step(data_dir, credentials), soft_wrap=True, highlight=False, markup=False)
+
+
+def _rows(credentials: Credentials, running: Sequence[ProcessRecord]) -> list[tuple[str, str]]:
+    rows = [("API", credentials.base_url)]
+    if credentials.simulator_url:
+        rows.append(("Provider simulator", credentials.simulator_url))
+    rows.append(("MongoDB", f"{credentials.mongo_uri} (database {credentials.mongo_database})"))
+    rows.append(("Kafka", credentials.kafka_bootstrap_servers))
+    shown_above = {API, SIMULATOR, "mongod", "broker"}
+    rows += [
+        (f"{record.name} metrics", f"http://127.0.0.1:{record.port}/metrics")
+        for record in running
+        if record.name not in shown_above
+    ]
+    return rows
+
+
+def _first_step(data_dir: DataDir, credentials: Credentials) -> str:
+    return f"""\
+Key and addresses: {data_dir.credentials_file}
+Logs:              {data_dir.logs}
+
+Try it:
+  export OPENAI_BASE_URL={credentials.base_url}
+  export OPENAI_API_KEY={credentials.api_key}
+  curl -s "$OPENAI_BASE_URL/batches" -H "Authorization: Bearer $OPENAI_API_KEY"
+
+A whole batch from a file:
+  floopy batches run requests.jsonl -o answers.jsonl --data-dir {data_dir.path}
+
+Ctrl-C stops everything."""
