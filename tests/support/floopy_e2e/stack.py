@@ -100,6 +100,20 @@ class Stack:
             await eventually(lambda: self._replaced(name, pid), timeout=30, what=f"a new {name}")
         return pid
 
+    @asynccontextmanager
+    async def another(self, name: str) -> AsyncIterator[int]:
+        """One more process of a service beside the supervised one, with the same environment; its pid."""
+        environment = _environment_of(self.processes()[name]) | {"FLOOPY_METRICS_PORT": "0"}
+        with (self.data_dir / f"another-{name}.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                _BIN / name, env=environment, stdout=log, stderr=log
+            )
+        try:
+            yield process.pid
+        finally:
+            process.terminate()
+            await asyncio.wait_for(process.wait(), 30)
+
     async def _replaced(self, name: str, pid: int) -> bool:
         return self.processes().get(name, pid) != pid
 
@@ -165,6 +179,11 @@ SERVICES = (
     "floopy-logging",
     "floopy-feedback",
 )
+
+
+def _environment_of(pid: int) -> dict[str, str]:
+    raw = Path(f"/proc/{pid}/environ").read_bytes().decode()
+    return dict(entry.split("=", 1) for entry in raw.split("\0") if "=" in entry)
 
 
 async def _is_ready(port: int) -> bool:
