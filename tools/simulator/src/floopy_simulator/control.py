@@ -9,7 +9,7 @@ from aiohttp import web
 
 from floopy_simulator.config import changed
 from floopy_simulator.faults import Fault, Script
-from floopy_simulator.openai.batches import Batch, LineError, Status
+from floopy_simulator.openai.batches import DATED, Batch, LineError, Status
 from floopy_simulator.simulator import Simulator
 
 CALL_FIELDS = ("seq", "at", "provider", "op", "method", "path", "key", "status", "accepted", "fault")
@@ -177,7 +177,7 @@ def _ledger_batch(batch: Batch) -> dict[str, object]:
         "completed": batch.totals.completed,
         "failed": batch.totals.failed,
         "created_at": batch.created_at,
-        **{f"{status}_at": batch.times.get(status) for status in Status if status != Status.VALIDATING},
+        **{f"{status}_at": batch.times.get(status) for status in DATED},
     }
 
 
@@ -195,7 +195,7 @@ async def _stream(request: web.Request, sources: Iterable[tuple[Path, int]]) -> 
 async def _chunks(path: Path, size: int) -> AsyncIterator[bytes]:
     if not size:
         return
-    with path.open("rb") as content:  # noqa: ASYNC230 - page cache, in a test double
+    with path.open("rb") as content:
         while size > 0:
             chunk = content.read(min(CHUNK, size))
             if not chunk:

@@ -40,18 +40,6 @@ class Directive(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     finish: str | None = None
     model: str | None = None
 
-    @property
-    def shapes_the_file(self) -> bool:
-        """Whether the line does anything but appear once in the file it belongs to."""
-        return (
-            self.missing
-            or self.unknown
-            or self.garbled
-            or self.truncate
-            or self.both
-            or self.duplicate is not None
-        )
-
 
 BARE_VALUES = {"duplicate": "same"}
 
@@ -80,6 +68,8 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 
 def find_directive(body: bytes) -> Directive | None:
     """The directive of a request body, or None; a body that is no request has none."""
+    if b"sim" not in body:
+        return None
     if b'"sim"' in body:
         try:
             found = _decode_body(body).metadata

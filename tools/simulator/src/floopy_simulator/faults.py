@@ -6,12 +6,28 @@ from typing import Any, Literal
 import msgspec
 
 When = Literal["before", "after"]
+Op = Literal[
+    "files.create",
+    "files.list",
+    "files.get",
+    "files.delete",
+    "files.content",
+    "batches.create",
+    "batches.list",
+    "batches.get",
+    "batches.cancel",
+    "chat",
+    "models.list",
+    "models.get",
+    "unknown",
+]
+"""What a call does; `unknown` is a URL that does not exist."""
 
 
 class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A call matches when everything that is set agrees; `file` is the origin of the file whose content is read."""
+    """A call matches when everything that is set agrees; `file` is the origin of the file in its path."""
 
-    op: str | None = None
+    op: Op | None = None
     provider: str | None = None
     key: str | None = None
     path_contains: str | None = None

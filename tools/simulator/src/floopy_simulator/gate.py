@@ -111,6 +111,8 @@ class _Visit:
                 return self._hang_up()
             case faults.Hold():
                 await fault.wait()
+            case faults.Truncate() | faults.Garbage() | faults.Patch():
+                raise TypeError("these change an answer, they interrupt nothing")
         return None
 
     def _scripted(self, action: faults.Status) -> web.Response:

@@ -30,43 +30,48 @@ def _make(schema: Any, root: Schema, text: str, depth: int) -> Any:  # any JSON 
             return schema[fixed]
     if schema.get("enum"):
         return schema["enum"][0]
-    for choice in ("anyOf", "oneOf"):
-        if schema.get(choice):
-            return _make(_simplest(schema[choice], depth), root, text, depth + 1)
-    match _kind(schema):
+    choices = schema.get("anyOf") or schema.get("oneOf")
+    if choices:
+        return _make(_simplest(choices, depth), root, text, depth + 1)
+    return _make_kind(_kind(schema), schema, root, text, depth)
+
+
+def _make_kind(kind: str, schema: Schema, root: Schema, text: str, depth: int) -> Any:  # any JSON value
+    match kind:
         case "object":
             return _make_object(schema, root, text, depth)
         case "array":
-            items = schema.get("items", {})
             least = schema.get("minItems", 0 if depth > MAX_DEPTH else 1)
-            return [_make(items, root, text, depth + 1) for _ in range(least)]
+            return [_make(schema.get("items", {}), root, text, depth + 1) for _ in range(least)]
         case "string":
             return _make_string(schema, text)
-        case "integer" | "number" as kind:
+        case "integer" | "number":
             return _make_number(schema, whole=kind == "integer")
-        case "boolean":
-            return True
         case _:
-            return None
+            return True if kind == "boolean" else None
 
 
 def _merge(schema: Any, root: Schema) -> Schema:
     """References followed and `allOf` folded in."""
-    if not isinstance(schema, dict):
-        return {}
-    followed = 0
-    while "$ref" in schema and followed < MAX_DEPTH:
+    merged: Schema = _follow(schema, root) if isinstance(schema, dict) else {}
+    for part in merged.get("allOf", ()):
+        inner = _merge(part, root)
+        properties = {**merged.get("properties", {}), **inner.get("properties", {})}
+        required = [*merged.get("required", ()), *inner.get("required", ())]
+        merged = {**inner, **merged}
+        if properties:
+            merged |= {"properties": properties, "required": required}
+    return merged
+
+
+def _follow(schema: Schema, root: Schema) -> Schema:
+    for _ in range(MAX_DEPTH):
+        if "$ref" not in schema:
+            break
         target: Any = root  # a JSON pointer walks through anything
         for step in schema["$ref"].removeprefix("#").strip("/").split("/"):
             target = target[step] if step else target
         schema = {**target, **{name: value for name, value in schema.items() if name != "$ref"}}
-        followed += 1
-    for part in schema.get("allOf", ()):
-        inner = _merge(part, root)
-        properties = {**schema.get("properties", {}), **inner.get("properties", {})}
-        required = [*schema.get("required", ()), *inner.get("required", ())]
-        schema = {**inner, **schema}
-        schema |= {"properties": properties, "required": required} if properties else {}
     return schema
 
 

@@ -16,6 +16,7 @@ from floopy_simulator.openai.files import FileStore
 from floopy_simulator.openai.inference_handlers import InferenceHandlers
 from floopy_simulator.openai.routes import Routes
 from floopy_simulator.openai.runner import Runner
+from floopy_simulator.openai.work import Work
 
 
 class Simulator:
@@ -31,13 +32,14 @@ class Simulator:
         self.files = FileStore(self.journal, self.clock, directory / "openai" / "files")
         self.batches = BatchStore(self.journal, directory / "openai" / "batches")
         self.chat_ledger_path = directory / "openai" / "chat.ledger"
-        self.runner = Runner(
+        self.work = Work(
             journal=self.journal,
             clock=self.clock,
             config=self._read_config,
             files=self.files,
             batches=self.batches,
         )
+        self.runner = Runner(work=self.work, clock=self.clock, config=self._read_config, batches=self.batches)
 
     def routes(self) -> Routes:
         return Routes(
@@ -55,7 +57,7 @@ class Simulator:
                 clock=self.clock,
                 config=self._read_config,
                 journal=self.journal,
-                executions=self.runner.executions,
+                executions=self.work.executions,
                 ledger_path=self.chat_ledger_path,
             ),
         )

@@ -16,6 +16,8 @@ CLOSINGS = (
     " The rest is detail.",
     " This is all that matters here.",
 )
+SHORTEST = 80
+"""Characters of the prompt that a reply repeats at least."""
 CHARACTERS_PER_TOKEN = 4
 """The usual rule of thumb; usage has to be derived from lengths alone."""
 
@@ -27,10 +29,13 @@ def count_tokens(characters: int) -> int:
 def write_reply(prompt: str, digest: bytes, words: int | None = None) -> str:
     """A reply in the prompt's own words; `digest` picks its length and wording."""
     if words is None:
-        words = 16 + digest[0] % 48
-        prompt = prompt[: 16 * words]
-    picked = prompt.split()[:words] or ["(nothing)"]
-    return f"{OPENINGS[digest[1] % 8]}{' '.join(picked)}.{CLOSINGS[digest[2] % 4]}"
+        # By characters, not words: this runs for every line of every batch.
+        picked = prompt[: SHORTEST + 2 * digest[0]]
+        if len(picked) < len(prompt):
+            picked = picked.rpartition(" ")[0] or picked
+    else:
+        picked = " ".join(prompt.split()[:words])
+    return f"{OPENINGS[digest[1] % 8]}{picked or '(nothing)'}.{CLOSINGS[digest[2] % 4]}"
 
 
 def write_repetition(prompt: str, digest: bytes) -> str:

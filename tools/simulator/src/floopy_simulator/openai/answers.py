@@ -1,5 +1,6 @@
 """One request in, one answer out: the same bytes for the same request, whatever the endpoint."""
 
+import logging
 from collections.abc import Callable
 from hashlib import sha256
 
@@ -9,34 +10,40 @@ from floopy_simulator.directives import Directive, DirectiveError, find_directiv
 from floopy_simulator.openai.errors import ApiError, envelope, plain_error
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
+    """`wire` is the `usage` of chat completions, formatted once because three places show it."""
+
     prompt: int
     completion: int
-    cached: int = 0
-    reasoning: int = 0
-
-    @property
-    def chat_wire(self) -> bytes:
-        """The `usage` of chat completions."""
-        return (
-            b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,'
-            b'"prompt_tokens_details":{"cached_tokens":%d,"audio_tokens":0},'
-            b'"completion_tokens_details":{"reasoning_tokens":%d,"audio_tokens":0,'
-            b'"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}'
-            % (self.prompt, self.completion, self.prompt + self.completion, self.cached, self.reasoning)
-        )
+    cached: int
+    reasoning: int
+    wire: bytes
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """One request as an endpoint sees it; `digest` is the SHA-256 of the body."""
+def make_usage(prompt: int, completion: int, cached: int = 0, reasoning: int = 0) -> Usage:
+    wire = (
+        b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,'
+        b'"prompt_tokens_details":{"cached_tokens":%d,"audio_tokens":0},'
+        b'"completion_tokens_details":{"reasoning_tokens":%d,"audio_tokens":0,'
+        b'"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}'
+        % (prompt, completion, prompt + completion, cached, reasoning)
+    )
+    return Usage(prompt, completion, cached, reasoning, wire)
+
+
+class Asked(msgspec.Struct, frozen=True, gc=False):
+    """One request as an endpoint sees it; `digest` is the body's SHA-256, `name` the same in hexadecimal."""
 
     body: bytes
     digest: bytes
+    name: bytes
     created: int
     directive: Directive | None = None
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """`status` 0: the line ends without a response, as `directive.error` says."""
+
     status: int
     body: bytes
     body_sha: str
@@ -44,6 +51,8 @@ class Answer(msgspec.Struct, frozen=True):
     directive: Directive | None = None
 
 
+logger = logging.getLogger(__name__)
+NO_RESPONSE = 0
 Endpoint = Callable[[Asked], tuple[bytes, Usage]]
 
 
@@ -56,12 +65,18 @@ def answer(endpoint: Endpoint, body: bytes, *, created: int, executed: Callable[
         directive = find_directive(body)
         if directive is not None and directive.status is not None:
             _fail_as_scripted(directive, body_sha, executed)
-        wire, usage = endpoint(Asked(body, digest.digest(), created, directive))
+        if directive is not None and directive.error is not None:
+            return Answer(NO_RESPONSE, b"null", body_sha, None, directive)
+        wire, usage = endpoint(Asked(body, digest.digest(), body_sha.encode(), created, directive))
     except ApiError as error:
         return Answer(error.status, error.body, body_sha, None, directive)
     except DirectiveError as error:
         refused = envelope(str(error), "invalid_request_error", "metadata.sim", None)
         return Answer(400, refused, body_sha, None, directive)
+    except Exception:
+        # A line must not take its batch down: as at the real one, it ends with a server error.
+        logger.exception("line failed", extra={"event": "line_failed", "body_sha": body_sha})
+        return Answer(500, plain_error(500).body, body_sha, None, directive)
     return Answer(200, wire, body_sha, usage, directive)
 
 

@@ -139,8 +139,8 @@ def _check(wanted: CreateBatch) -> None:
 def _check_metadata(metadata: dict[str, Any]) -> None:
     if len(metadata) > MAX_PAIRS:
         message = (
-            f"Invalid 'metadata': too many properties. Expected an object with at most {MAX_PAIRS} properties, "
-            f"but got an object with {len(metadata)} properties instead."
+            f"Invalid 'metadata': too many properties. Expected an object with at most {MAX_PAIRS} "
+            f"properties, but got an object with {len(metadata)} properties instead."
         )
         raise ApiError(400, message, param="metadata", code="object_above_max_properties")
     for name, value in metadata.items():

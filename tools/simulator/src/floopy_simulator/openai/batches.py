@@ -23,6 +23,7 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
+DATED = tuple(status for status in Status if status != Status.VALIDATING)
 TERMINAL = frozenset({Status.FAILED, Status.COMPLETED, Status.EXPIRED, Status.CANCELLED})
 
 
@@ -34,7 +35,7 @@ class LineError(msgspec.Struct, frozen=True):
 
 
 class Totals(msgspec.Struct, kw_only=True):
-    """What has been executed so far: `done` lines of the execution order, and the sizes of what they wrote."""
+    """What has been executed: `done` lines of the execution order, and the sizes of what they wrote."""
 
     done: int = 0
     completed: int = 0
@@ -66,7 +67,7 @@ class Batch(msgspec.Struct, kw_only=True):
     metadata: dict[str, str] | None
     output_lifetime: int | None
     output_file_id: str
-    """Chosen at creation, so that a killed finalisation leaves nothing unowned; shown when there is output."""
+    """Chosen at creation: lines are written to it as they run, long before it is shown."""
     error_file_id: str
     created_at: float
     expires_at: float
@@ -100,7 +101,9 @@ def new_batch_id() -> str:
 
 def to_wire(batch: Batch, now: float, count_lag: float) -> dict[str, object]:
     """The public object; counts are those of `count_lag` seconds ago."""
-    completed, failed = _counts_at(batch, now - count_lag)
+    completed, failed = batch.totals.completed, batch.totals.failed
+    if count_lag:
+        completed, failed = _counts_at(batch, now - count_lag)
     ended = batch.status in TERMINAL
     failed_early = batch.status == Status.FAILED
     return {

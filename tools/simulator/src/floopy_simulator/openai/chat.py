@@ -3,7 +3,7 @@
 import msgspec
 
 from floopy_simulator.directives import Directive
-from floopy_simulator.openai.answers import Asked, Usage
+from floopy_simulator.openai.answers import Asked, Usage, make_usage
 from floopy_simulator.openai.chat_request import (
     ChatRequest,
     Message,
@@ -31,7 +31,7 @@ NO_DIRECTIVE = Directive()
 _encode = msgspec.json.encode
 
 
-class Choice(msgspec.Struct):
+class Choice(msgspec.Struct, gc=False):
     """`content` is JSON already; `tool_calls` too, when there are any."""
 
     content: bytes
@@ -59,18 +59,18 @@ def complete_chat(asked: Asked) -> tuple[bytes, Usage]:
     cached = prompt // 2 // CACHE_STEP * CACHE_STEP if prompt >= CACHE_FLOOR else 0
     if directive.bad_usage:
         cached = prompt * 10 + 1
-    usage = Usage(prompt, completion, cached, reasoning * len(wires))
+    usage = make_usage(prompt, completion, cached, reasoning * len(wires))
     model = directive.model or resolve(request.model)
     wire = (
         b'{"id":"chatcmpl-%b","object":"chat.completion","created":%d,"model":%b,"choices":[%b]%b,'
         b'"service_tier":"default","system_fingerprint":"fp_%b"}'
         % (
-            asked.digest.hex().encode()[:29],
+            asked.name[:29],
             asked.created,
             _encode(model),
             b",".join(wires),
-            b"" if directive.no_usage else b',"usage":' + usage.chat_wire,
-            asked.digest.hex().encode()[-10:],
+            b"" if directive.no_usage else b',"usage":' + usage.wire,
+            asked.name[-10:],
         )
     )
     return wire, usage
@@ -91,6 +91,20 @@ def _last_question(messages: list[Message], texts: list[str]) -> str:
 
 
 def _choose(request: ChatRequest, question: str, digest: bytes, directive: Directive) -> Choice:
+    if directive is not NO_DIRECTIVE:
+        scripted = _choose_scripted(question, digest, directive)
+        if scripted is not None:
+            return scripted
+    if request.tools:
+        called = _pick_tool(request, question)
+        if called is not None:
+            return _tool_choice(called, request, digest, directive)
+    if request.response_format is not None and request.response_format.type != "text":
+        return _json_choice(request, question, digest, directive)
+    return _text_choice(write_reply(question, digest, directive.words))
+
+
+def _choose_scripted(question: str, digest: bytes, directive: Directive) -> Choice | None:
     if directive.refusal:
         return Choice(b"null", "stop", 20, refusal=_encode("I'm sorry, but I can't help with that."))
     if directive.empty:
@@ -99,13 +113,7 @@ def _choose(request: ChatRequest, question: str, digest: bytes, directive: Direc
         return _text_choice(write_filler(directive.huge, digest))
     if directive.repeat:
         return _text_choice(write_repetition(question, digest))
-    if request.tools and not directive.bad_json:
-        called = _pick_tool(request, question)
-        if called is not None:
-            return _tool_choice(called, request, digest, directive)
-    if request.response_format is not None and request.response_format.type != "text":
-        return _json_choice(request, question, digest, directive)
-    return _text_choice(write_reply(question, digest, directive.words))
+    return None
 
 
 def _text_choice(text: str) -> Choice:

@@ -14,24 +14,24 @@ Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 ToolName = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 
 
-class Part(msgspec.Struct):
+class Part(msgspec.Struct, gc=False):
     type: Literal["text", "image_url", "input_audio", "file", "refusal"]
     text: str = ""
     refusal: str = ""
 
 
-class FunctionCall(msgspec.Struct):
+class FunctionCall(msgspec.Struct, gc=False):
     name: str
     arguments: str
 
 
-class ToolCall(msgspec.Struct):
+class ToolCall(msgspec.Struct, gc=False):
     id: str
     type: Literal["function", "custom"]
     function: FunctionCall | None = None
 
 
-class Message(msgspec.Struct, forbid_unknown_fields=True):
+class Message(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[Part] | None = None
     name: str | None = None
@@ -43,40 +43,40 @@ class Message(msgspec.Struct, forbid_unknown_fields=True):
     annotations: list[Any] | None = None
 
 
-class Function(msgspec.Struct, forbid_unknown_fields=True):
+class Function(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
-class Tool(msgspec.Struct):
+class Tool(msgspec.Struct, gc=False):
     type: Literal["function", "custom"]
     function: Function | None = None
 
 
-class ToolName_(msgspec.Struct):  # noqa: N801 - the wire nests a bare name under this key
+class ToolName_(msgspec.Struct, gc=False):  # noqa: N801 - the wire nests a bare name under this key
     name: str
 
 
-class NamedTool(msgspec.Struct):
+class NamedTool(msgspec.Struct, gc=False):
     type: Literal["function", "custom", "allowed_tools"]
     function: ToolName_ | None = None
 
 
-class JsonSchema(msgspec.Struct, forbid_unknown_fields=True):
+class JsonSchema(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     name: ToolName
     schema: dict[str, Any] | None = None
     strict: bool | None = None
     description: str | None = None
 
 
-class ResponseFormat(msgspec.Struct):
+class ResponseFormat(msgspec.Struct, gc=False):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
 
-class ChatRequest(msgspec.Struct, forbid_unknown_fields=True):
+class ChatRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """Every top-level argument of the endpoint; an argument that changes no answer is only typed."""
 
     model: str

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from floopy_simulator.openai.answers import Asked, Endpoint, Usage
+from floopy_simulator.openai.answers import Asked, Endpoint, Usage, make_usage
 from floopy_simulator.openai.chat import complete_chat
 from floopy_simulator.openai.errors import ApiError
 from floopy_simulator.openai.models import is_reasoning, resolve, serves
@@ -34,13 +34,13 @@ REQUIRED = {
 }
 """Argument without which a line of that endpoint spoils its whole batch."""
 VECTOR_POOL = 16
-"""Embeddings are drawn from this many vectors: making 1,536 numbers per line would cost more than the line."""
+"""Embeddings are drawn from this many vectors: 1,536 new numbers would cost more than the rest of a line."""
 _encode = msgspec.json.encode
 
 
 class EmbeddingsRequest(msgspec.Struct, forbid_unknown_fields=True):
     model: str
-    input: str | list[str] | list[int] | list[list[int]]
+    input: str | list[str | int | list[int]]
     dimensions: Annotated[int, Meta(ge=1, le=3072)] | None = None
     encoding_format: Literal["float", "base64"] = "float"
     user: str | None = None
@@ -91,10 +91,17 @@ def _vector(number: int, dimensions: int, encoding: str) -> bytes:
     return _encode(values)
 
 
+def _embedding_inputs(given: str | list[str | int | list[int]]) -> list[str | list[int]]:
+    """Token arrays count as one text; a list of texts or of token arrays as many."""
+    if isinstance(given, str):
+        return [given]
+    tokens = [token for token in given if isinstance(token, int)]
+    return [tokens] if tokens else [text for text in given if not isinstance(text, int)]
+
+
 def embed(asked: Asked) -> tuple[bytes, Usage]:
     request = _read(asked, EmbeddingsRequest, "/v1/embeddings")
-    one = isinstance(request.input, str) or (bool(request.input) and isinstance(request.input[0], int))
-    inputs = [request.input] if one else list(request.input)
+    inputs = _embedding_inputs(request.input)
     if not inputs or "" in inputs:
         raise ApiError(400, "'$.input' is invalid. Please check the API reference.")
     dimensions = request.dimensions or (3072 if request.model.endswith("large") else 1536)
@@ -105,14 +112,14 @@ def embed(asked: Asked) -> tuple[bytes, Usage]:
     ]
     tokens = sum(count_tokens(len(text)) if isinstance(text, str) else len(text) for text in inputs)
     wire = b'{"object":"list","data":[%b],"model":%b,"usage":{"prompt_tokens":%d,"total_tokens":%d}}'
-    return wire % (b",".join(entries), _encode(request.model), tokens, tokens), Usage(tokens, 0)
+    return wire % (b",".join(entries), _encode(request.model), tokens, tokens), make_usage(tokens, 0)
 
 
 def complete_text(asked: Asked) -> tuple[bytes, Usage]:
     request = _read(asked, CompletionsRequest, "/v1/completions")
     prompts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
     texts = [write_reply(prompt, asked.digest) for prompt in prompts]
-    usage = Usage(
+    usage = make_usage(
         sum(count_tokens(len(text)) for text in prompts), sum(count_tokens(len(text)) for text in texts)
     )
     choices = [
@@ -120,12 +127,12 @@ def complete_text(asked: Asked) -> tuple[bytes, Usage]:
         for index, text in enumerate(texts)
     ]
     wire = {
-        "id": f"cmpl-{asked.digest.hex()[:29]}",
+        "id": f"cmpl-{asked.name[:29].decode()}",
         "object": "text_completion",
         "created": asked.created,
         "model": request.model,
         "choices": choices,
-        "usage": msgspec.Raw(usage.chat_wire),
+        "usage": msgspec.Raw(usage.wire),
     }
     return _encode(wire), usage
 
@@ -136,8 +143,8 @@ def respond(asked: Asked) -> tuple[bytes, Usage]:
     text = write_reply(question, asked.digest)
     reasoning = 64 * (1 + asked.digest[3] % 8) if is_reasoning(request.model) else 0
     prompt = count_tokens(len(question) + len(request.instructions or ""))
-    usage = Usage(prompt, count_tokens(len(text)) + reasoning, 0, reasoning)
-    name = asked.digest.hex()
+    usage = make_usage(prompt, count_tokens(len(text)) + reasoning, 0, reasoning)
+    name = asked.name.decode()
     content = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
     message = {
         "id": f"msg_{name}",
@@ -186,8 +193,8 @@ def moderate(asked: Asked) -> tuple[bytes, Usage]:
         "category_scores": dict.fromkeys(CATEGORIES, 0.0001),
         "category_applied_input_types": {name: ["text"] for name in CATEGORIES},
     }
-    wire = {"id": f"modr-{asked.digest.hex()[:32]}", "model": request.model, "results": [result] * count}
-    return _encode(wire), Usage(0, 0)
+    wire = {"id": f"modr-{asked.name[:32].decode()}", "model": request.model, "results": [result] * count}
+    return _encode(wire), make_usage(0, 0)
 
 
 ENDPOINTS: dict[str, Endpoint] = {

@@ -1,14 +1,15 @@
 """Executes a stretch of a batch's lines and appends what they produced to its files."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
 from floopy_simulator.directives import Directive
-from floopy_simulator.openai.answers import Answer, answer
+from floopy_simulator.openai.answers import Answer, Asked, Usage, answer
 from floopy_simulator.openai.batches import Totals
 from floopy_simulator.openai.endpoints import ENDPOINTS
 from floopy_simulator.openai.errors import plain_error
@@ -20,10 +21,12 @@ UNEXECUTED = {
     "batch_expired": "This request could not be executed before the completion window expired.",
     "batch_cancelled": "This request was not executed because the batch was cancelled.",
 }
+SPREAD = 0x9E3779B97F4A7C15F39CC0605CEDC835
+LAST_128_BITS = (1 << 128) - 1
 FOREIGN_ID = "unknown-{}"
 
 
-class InputLine(msgspec.Struct):
+class InputLine(msgspec.Struct, gc=False):
     custom_id: msgspec.Raw
     body: msgspec.Raw
 
@@ -74,12 +77,27 @@ class Appender:
         os.close(self._fd)
 
 
+class Writers(msgspec.Struct, frozen=True):
+    output: Appender
+    error: Appender
+    ledger: Appender
+
+    def flush(self) -> None:
+        for writer in (self.output, self.error, self.ledger):
+            writer.flush()
+
+    def close(self) -> None:
+        for writer in (self.output, self.error, self.ledger):
+            writer.close()
+
+
 class Execution:
     """One batch's lines; runs in a worker thread and touches nothing but its own files."""
 
     def __init__(self, *, batch_id: str, endpoint: str, created: int, plan: Plan, paths: Paths) -> None:
         self._batch_id = batch_id
         self._prefix = batch_id.encode()
+        self._origin = int.from_bytes(sha256(self._prefix).digest()[:16])
         self._endpoint = ENDPOINTS.get(endpoint, _refuse)
         self._created = created
         self._plan = plan
@@ -92,120 +110,99 @@ class Execution:
         """
         executed, fresh = count_executions(known)
         after = msgspec.structs.replace(totals)
-        writers = self._open(totals)
-        source = os.open(self._paths.input, os.O_RDONLY)
-        try:
-            for place in range(totals.done, until):
-                self._execute(self._read(source, place), place, after, executed, writers)
+        with self._writers(totals) as writers:
+            for place, index, raw in self._lines(totals.done, until):
+                line = _decode_line(raw)
+                answered = answer(self._endpoint, bytes(line.body), created=self._created, executed=executed)
+                failed = self._write(index, bytes(line.custom_id), answered, writers)
+                after.failed += failed
+                after.completed += not failed
+                if answered.usage is not None:
+                    _add_usage(after, answered.usage)
                 if place % FLUSH_LINES == 0:
-                    self._flush(writers)
-            self._flush(writers)
-        finally:
-            os.close(source)
-            for writer in writers:
-                writer.close()
+                    writers.flush()
         after.done = max(totals.done, until)
-        after.output_bytes, after.error_bytes, after.ledger_bytes = (writer.end for writer in writers)
+        after.output_bytes = writers.output.end
+        after.error_bytes = writers.error.end
+        after.ledger_bytes = writers.ledger.end
         return after, fresh
 
     def abandon(self, totals: Totals, code: str) -> Totals:
         """Writes the lines that were never executed to the error file and counts them as failed."""
         after = msgspec.structs.replace(totals)
-        writers = self._open(totals)
-        error = msgspec.json.encode({"code": code, "message": UNEXECUTED[code]})
-        source = os.open(self._paths.input, os.O_RDONLY)
-        try:
-            for place in range(totals.done, self._plan.total):
-                custom_id = bytes(_decode_line(self._read(source, place)).custom_id)
-                writers[1].add(
-                    b'{"id":"batch_req_%b","custom_id":%b,"response":null,"error":%b}\n'
-                    % (self._request_id(place), custom_id, error)
-                )
+        with self._writers(totals) as writers:
+            for place, index, raw in self._lines(totals.done, self._plan.total):
+                custom_id = bytes(_decode_line(raw).custom_id)
+                writers.error.add(_error_wire(self._request_id(index), custom_id, code))
                 if place % FLUSH_LINES == 0:
-                    self._flush(writers)
-            self._flush(writers)
-        finally:
-            os.close(source)
-            for writer in writers:
-                writer.close()
+                    writers.flush()
         after.failed += self._plan.total - totals.done
-        after.error_bytes = writers[1].end
+        after.error_bytes = writers.error.end
         return after
 
-    def _open(self, totals: Totals) -> tuple[Appender, Appender, Appender]:
-        return (
+    @contextmanager
+    def _writers(self, totals: Totals) -> Iterator[Writers]:
+        writers = Writers(
             Appender(self._paths.output, totals.output_bytes),
             Appender(self._paths.error, totals.error_bytes),
             Appender(self._paths.ledger, totals.ledger_bytes),
         )
+        try:
+            yield writers
+            writers.flush()
+        finally:
+            writers.close()
 
-    @staticmethod
-    def _flush(writers: tuple[Appender, ...]) -> None:
-        for writer in writers:
-            writer.flush()
+    def _lines(self, start: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
+        """Place in the order, index in the input and bytes of each line."""
+        offsets, lengths, order = self._plan.offsets, self._plan.lengths, self._plan.order
+        source = os.open(self._paths.input, os.O_RDONLY)
+        try:
+            for place in range(start, stop):
+                index = order[place]
+                yield place, index, os.pread(source, lengths[index], offsets[index])
+        finally:
+            os.close(source)
 
-    def _read(self, source: int, place: int) -> bytes:
-        index = self._plan.order[place]
-        return os.pread(source, self._plan.lengths[index], self._plan.offsets[index])
+    def _request_id(self, index: int) -> bytes:
+        """The same for the same line of the same batch; an odd factor spreads it, hashing would be slower."""
+        return b"%032x" % (self._origin + index * SPREAD & LAST_128_BITS)
 
-    def _request_id(self, place: int) -> bytes:
-        return sha256(b"%b:%d" % (self._prefix, self._plan.order[place])).hexdigest()[:32].encode()
-
-    def _execute(
-        self,
-        raw: bytes,
-        place: int,
-        after: Totals,
-        executed: Callable[[str], int],
-        writers: tuple[Appender, Appender, Appender],
-    ) -> None:
-        line = _decode_line(raw)
-        custom_id = bytes(line.custom_id)
-        answered = answer(self._endpoint, bytes(line.body), created=self._created, executed=executed)
-        request_id = self._request_id(place)
-        wire = _line_wire(request_id, custom_id, answered)
-        output, error, ledger = writers
-        directive = answered.directive
-        usage = answered.usage
-        if directive is not None and directive.error is not None:
-            failed = True
-            usage = None
-            wire = _error_wire(request_id, custom_id, directive.error)
+    def _write(self, index: int, custom_id: bytes, answered: Answer, writers: Writers) -> bool:
+        """Writes what a line led to; returns whether it failed."""
+        request_id = self._request_id(index)
+        directive, usage = answered.directive, answered.usage
+        failed = answered.status != 200
+        wire = (
+            b'{"id":"batch_req_%b","custom_id":%b,"response":{"status_code":%d,"request_id":"%b","body":%b},'
+            b'"error":null}\n' % (request_id, custom_id, answered.status, request_id[::-1], answered.body)
+        )
+        if directive is None:
+            (writers.error if failed else writers.output).add(wire)
         else:
-            failed = answered.status >= 400
-        target, other = (error, output) if failed else (output, error)
-        if directive is None or not directive.shapes_the_file:
-            target.add(wire)
-        else:
-            _add_scripted(directive, wire, target, other)
-        after.failed += failed
-        after.completed += not failed
-        if usage is not None:
-            after.prompt += usage.prompt
-            after.cached += usage.cached
-            after.completion += usage.completion
-            after.reasoning += usage.reasoning
-        ledger.add(
+            _write_scripted(directive, failed, wire, writers)
+        writers.ledger.add(
             b'{"batch":"%b","custom_id":%b,"body_sha":"%b","status_code":%d,"usage":%b}\n'
             % (
                 self._prefix,
                 custom_id,
                 answered.body_sha.encode(),
                 answered.status,
-                b"null" if usage is None else usage.chat_wire,
+                b"null" if usage is None else usage.wire,
             )
         )
+        return failed
 
 
-def _refuse(_: object) -> tuple[bytes, None]:
+def _add_usage(totals: Totals, usage: Usage) -> None:
+    totals.prompt += usage.prompt
+    totals.cached += usage.cached
+    totals.completion += usage.completion
+    totals.reasoning += usage.reasoning
+
+
+def _refuse(_: Asked) -> tuple[bytes, Usage]:
     raise plain_error(400)
-
-
-def _line_wire(request_id: bytes, custom_id: bytes, answered: Answer) -> bytes:
-    return (
-        b'{"id":"batch_req_%b","custom_id":%b,"response":{"status_code":%d,"request_id":"%b","body":%b},'
-        b'"error":null}\n' % (request_id, custom_id, answered.status, request_id[::-1], answered.body)
-    )
 
 
 def _error_wire(request_id: bytes, custom_id: bytes, code: str) -> bytes:
@@ -217,7 +214,12 @@ def _error_wire(request_id: bytes, custom_id: bytes, code: str) -> bytes:
     )
 
 
-def _add_scripted(directive: Directive, wire: bytes, target: Appender, other: Appender) -> None:
+def _write_scripted(directive: Directive, failed: bool, wire: bytes, writers: Writers) -> None:
+    if directive.error is not None:
+        line = msgspec.json.decode(wire)
+        custom_id = msgspec.json.encode(line["custom_id"])
+        wire = _error_wire(line["id"].removeprefix("batch_req_").encode(), custom_id, directive.error)
+    target, other = (writers.error, writers.output) if failed else (writers.output, writers.error)
     if directive.garbled:
         target.add(wire.replace(b'"custom_id":', b'"custom_id"', 1))
     elif directive.truncate:

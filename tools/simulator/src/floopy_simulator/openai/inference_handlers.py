@@ -69,7 +69,7 @@ class InferenceHandlers:
             raise ApiError(400, message, param="stream", code="unsupported_value")
 
     def _note(self, answered: Answer) -> None:
-        usage = b"null" if answered.usage is None else answered.usage.chat_wire
+        usage = b"null" if answered.usage is None else answered.usage.wire
         line = b'{"batch":null,"custom_id":null,"body_sha":"%b","status_code":%d,"usage":%b}\n'
         with self._ledger_path.open("ab") as ledger:
             ledger.write(line % (answered.body_sha.encode(), answered.status, usage))

@@ -25,14 +25,12 @@ def read_limit(request: web.Request, *, default: int, maximum: int) -> int:
     except ValueError:
         message = f"Invalid type for 'limit': expected an integer, but got '{text}' instead."
         raise ApiError(400, message, param="limit", code="invalid_type") from None
-    if limit < 1:
-        message = (
-            f"Invalid 'limit': integer below minimum value. Expected a value >= 1, but got {limit} instead."
-        )
-        raise ApiError(400, message, param="limit", code="integer_below_min_value")
-    if limit > maximum:
-        message = f"Invalid 'limit': integer above maximum value. Expected a value <= {maximum}, but got {limit} instead."
-        raise ApiError(400, message, param="limit", code="integer_above_max_value")
+    if not 1 <= limit <= maximum:
+        side, bound, sign = ("below_min", 1, ">=") if limit < 1 else ("above_max", maximum, "<=")
+        words = "below minimum" if limit < 1 else "above maximum"
+        expected = f"Expected a value {sign} {bound}, but got {limit} instead."
+        message = f"Invalid 'limit': integer {words} value. {expected}"
+        raise ApiError(400, message, param="limit", code=f"integer_{side}_value")
     return limit
 
 

@@ -1,5 +1,6 @@
 """Every URL of the OpenAI half, who may call it and what its errors look like."""
 
+import logging
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -12,6 +13,7 @@ from floopy_simulator.openai.file_handlers import FileHandlers
 from floopy_simulator.openai.inference_handlers import InferenceHandlers
 from floopy_simulator.openai.responses import add_headers, error_response
 
+logger = logging.getLogger(__name__)
 PREFIX = "/openai/v1"
 PROVIDER = "openai"
 Operation = Callable[[web.Request, str], Awaitable[web.StreamResponse]]
@@ -60,6 +62,13 @@ class Routes:
                 return await operation(request, self._authenticate(request))
             except ApiError as error:
                 return error_response(error)
+            except web.HTTPException as error:
+                return error_response(plain_error(error.status))
+            except ConnectionError:
+                raise
+            except Exception:
+                logger.exception("call failed", extra={"event": "call_failed", "op": op})
+                return error_response(plain_error(500))
 
         async def handle(request: web.Request) -> web.StreamResponse:
             response = await self._gate.pass_through(

@@ -21,7 +21,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 ABSENT = msgspec.Raw(b"null")
 
 
-class BodyHead(msgspec.Struct):
+class BodyHead(msgspec.Struct, gc=False):
     model: str
     messages: msgspec.Raw = ABSENT
     input: msgspec.Raw = ABSENT
@@ -29,7 +29,7 @@ class BodyHead(msgspec.Struct):
     stream: bool | None = None
 
 
-class LineHead(msgspec.Struct):
+class LineHead(msgspec.Struct, gc=False):
     custom_id: str
     method: str
     url: str
@@ -81,13 +81,12 @@ def _scan(path: Path, rules: Rules, plan: Plan) -> None:
     position = 0
     size = os.path.getsize(path)
     with path.open("rb", buffering=1 << 20) as lines:
-        for number, raw in enumerate(lines, start=1):
-            start, position = position, position + len(raw)
-            if number == 1 and raw.startswith(BYTE_ORDER_MARK):
-                start, raw = start + 3, raw[3:]
+        for number, physical in enumerate(lines, start=1):
+            raw = physical.removeprefix(BYTE_ORDER_MARK) if number == 1 else physical
+            position += len(physical)
             if raw.isspace() or not raw:
                 continue
-            plan.offsets.append(start)
+            plan.offsets.append(position - len(raw))
             plan.lengths.append(len(raw))
             _check(raw, number, rules, plan, seen)
             if len(plan.errors) >= MAX_ERRORS or plan.total > rules.max_lines:
