@@ -1,0 +1,25 @@
+"""The command tree of `floopy`."""
+
+import typer
+
+from floopy.commands.backends import backends
+from floopy.commands.demo import demo
+from floopy.commands.migrate import migrate
+from floopy.commands.up import up
+from floopy.commands.verify import verify
+
+
+def make_app() -> typer.Typer:
+    app = typer.Typer(
+        name="floopy",
+        help="Run Floopy Batch on this machine, send it batches, look after organisations.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.command()(up)
+    app.command()(verify)
+    app.command()(migrate)
+    app.command(hidden=True)(demo)
+    app.command(hidden=True)(backends)
+    return app
