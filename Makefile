@@ -38,9 +38,12 @@ contracts: setup ## Import contracts
 
 check: lint types contracts ## All three
 
+reference: setup ## Write docs/reference from the code
+	$(BIN)/python -m floopy.reference docs/reference
+
 ##@ Test
 test: setup ## Every suite
-	$(BIN)/pytest
+	$(BIN)/pytest $(ARGS)
 
 test-unit: setup ## Unit suites only
 	$(BIN)/pytest libs/*/tests/unit services/*/tests/unit tools/*/tests/unit
@@ -49,10 +52,13 @@ test-unit: setup ## Unit suites only
 up: setup ## The whole system on this machine
 	$(BIN)/floopy up
 
-demo: setup ## A real batch through the whole system
+demo: setup ## A real batch through the whole system, from nothing to balanced
 	$(BIN)/floopy demo
+
+kafka: setup ## Fetch Apache Kafka (Java 17 and Maven needed); the local system prefers it
+	$(BIN)/floopy backends --fetch-kafka
 
 clean: ## Remove what the commands above made
 	rm -rf .venv .cache .floopy
 
-.PHONY: help setup lock fmt lint types contracts check test test-unit up demo clean
+.PHONY: help setup lock fmt lint types contracts check reference test test-unit up demo kafka clean
