@@ -1,6 +1,6 @@
 """MongoDB behind one module: the only one that imports the driver, so that replacing it is one file."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC
 from typing import Any, cast
@@ -57,7 +57,7 @@ class Collection:
         sort: Sort | None = None,
         limit: int = 0,
         batch_size: int = 0,
-    ) -> AsyncIterator[Document]:
+    ) -> AsyncGenerator[Document, None]:
         cursor = self._raw.find(filter, projection, sort=sort, limit=limit, batch_size=batch_size)
         try:
             async for document in cursor:
