@@ -1,12 +1,13 @@
 """CloudEvents 1.0 in structured mode: the value alone says everything."""
 
 from datetime import UTC, datetime
+from typing import Final
 
 import msgspec
 
 CONTENT_TYPE = "application/cloudevents+json"
-SPEC_VERSION = "1.0"
-DATA_VERSION = 1
+SPEC_VERSION: Final = "1.0"
+DATA_VERSION: Final = 1
 """Major version of every event's data; a new major is a new topic."""
 
 
