@@ -13,6 +13,7 @@ import pytest
 import yaml
 from aiohttp import ClientSession
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+from setting_names import is_setting
 
 from floopy_common.chassis.probes import Probes, serving_probes
 from floopy_common.settings import Settings
@@ -86,15 +87,6 @@ def _dockerfile() -> str:
     return (ROOT / "docker/Dockerfile").read_text()
 
 
-def _is_setting(variable: str) -> bool:
-    model: Any = Settings
-    for name in variable.removeprefix("FLOOPY_").lower().split("__"):
-        if not (isinstance(model, type) and issubclass(model, BaseModel)) or name not in model.model_fields:
-            return False
-        model = model.model_fields[name].annotation
-    return True
-
-
 def _variables(compose: _Compose) -> set[str]:
     named = {name for service in compose.services.values() for name in service.environment}
     return {name for name in named if name.startswith("FLOOPY_")} | set(
@@ -106,8 +98,8 @@ def test_every_variable_is_a_setting(compose: _Compose) -> None:
     variables = _variables(compose)
 
     assert variables >= {"FLOOPY_MONGO__URI", "FLOOPY_API__PORT", "FLOOPY_METRICS_PORT"}
-    assert [name for name in sorted(variables) if not _is_setting(name)] == []
-    assert not _is_setting("FLOOPY_MONGO__URL")
+    assert [name for name in sorted(variables) if not is_setting(name)] == []
+    assert not is_setting("FLOOPY_MONGO__URL")
 
 
 def test_the_environment_makes_valid_settings(compose: _Compose, monkeypatch: pytest.MonkeyPatch) -> None:

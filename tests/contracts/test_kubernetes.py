@@ -1,4 +1,4 @@
-"""deploy/k8s says what the code offers: one Deployment per service, real settings, probes, least privilege."""
+"""deploy/k8s says what the code offers: one Deployment per service, real settings and probes."""
 
 import tomllib
 from pathlib import Path
@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import BaseModel
-
-from floopy_common.settings import Settings
+from setting_names import is_setting
 
 ROOT = Path(__file__).parents[2]
 BASE = ROOT / "deploy/k8s/base"
@@ -27,15 +25,6 @@ def _deployment(service: str) -> dict[str, Any]:
     ]
     assert len(found) == 1
     return found[0]
-
-
-def _is_setting(variable: str) -> bool:
-    model: Any = Settings
-    for name in variable.removeprefix("FLOOPY_").lower().split("__"):
-        if not (isinstance(model, type) and issubclass(model, BaseModel)) or name not in model.model_fields:
-            return False
-        model = model.model_fields[name].annotation
-    return True
 
 
 def test_there_is_one_deployment_per_service_and_no_other() -> None:
@@ -88,4 +77,4 @@ def test_every_variable_is_a_setting() -> None:
     }
 
     assert "FLOOPY_API__PORT" in named
-    assert [name for name in sorted(named) if not _is_setting(name)] == []
+    assert [name for name in sorted(named) if not is_setting(name)] == []
