@@ -154,7 +154,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("changes", "param", "message"), REFUSED.values(), ids=REFUSED)
 def test_a_bad_argument_fails_its_line(account, requests, changes, param, message):
-    line = account.answer(**requests.body("hello", **{}) | changes)
+    line = account.answer(**requests.body("hello") | changes)
 
     error = line["response"]["body"]["error"]
     assert line["response"]["status_code"] == 400

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
 
 from floopy.stack.data_dir import Credentials, DataDir
 from floopy.stack.services import API, SIMULATOR
@@ -13,14 +12,12 @@ from floopy.stack.supervisor import ProcessRecord
 def print_running(
     console: Console, data_dir: DataDir, credentials: Credentials, running: Sequence[ProcessRecord]
 ) -> None:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(no_wrap=True, overflow="fold")
-    for name, where in _rows(credentials, running):
-        table.add_row(name, where)
-    console.print(table)
-    console.print()
-    console.print(_first_step(data_dir, credentials), soft_wrap=True, highlight=False, markup=False)
+    """Never wraps or shortens: these lines are there to be copied."""
+    rows = _rows(credentials, running)
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {where}" for name, where in rows]
+    text = "\n".join([*lines, "", _first_step(data_dir, credentials)])
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def _rows(credentials: Credentials, running: Sequence[ProcessRecord]) -> list[tuple[str, str]]:

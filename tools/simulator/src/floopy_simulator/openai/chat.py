@@ -6,7 +6,6 @@ from floopy_simulator.directives import Directive
 from floopy_simulator.openai.answers import Asked, Usage, make_usage
 from floopy_simulator.openai.chat_request import (
     ChatRequest,
-    Message,
     NamedTool,
     Tool,
     read_chat_request,
@@ -44,30 +43,25 @@ class Choice(msgspec.Struct, gc=False):
 def complete_chat(asked: Asked) -> tuple[bytes, Usage]:
     request = read_chat_request(asked.body)
     directive = asked.directive or NO_DIRECTIVE
-    texts = [text_of(message) for message in request.messages]
-    prompt = _count_prompt(texts, request)
+    question, prompt = _read_prompt(request)
     reasoning = 64 * (1 + asked.digest[3] % 8) if is_reasoning(request.model) else 0
-    question = _last_question(request.messages, texts)
     wires, completion = [], 0
     for index in range(request.n or 1):
         digest = asked.digest if index == 0 else asked.digest[index % 29 :] + asked.digest
         choice = _limit(_choose(request, question, digest, directive), request, reasoning)
-        if directive.finish is not None:
-            choice.finish = directive.finish
-        wires.append(_choice_wire(index, choice))
+        wires.append(_choice_wire(index, choice, directive.finish))
         completion += count_tokens(choice.characters) + reasoning
     cached = prompt // 2 // CACHE_STEP * CACHE_STEP if prompt >= CACHE_FLOOR else 0
     if directive.bad_usage:
         cached = prompt * 10 + 1
     usage = make_usage(prompt, completion, cached, reasoning * len(wires))
-    model = directive.model or resolve(request.model)
     wire = (
         b'{"id":"chatcmpl-%b","object":"chat.completion","created":%d,"model":%b,"choices":[%b]%b,'
         b'"service_tier":"default","system_fingerprint":"fp_%b"}'
         % (
             asked.name[:29],
             asked.created,
-            _encode(model),
+            _encode(directive.model or resolve(request.model)),
             b",".join(wires),
             b"" if directive.no_usage else b',"usage":' + usage.wire,
             asked.name[-10:],
@@ -76,18 +70,18 @@ def complete_chat(asked: Asked) -> tuple[bytes, Usage]:
     return wire, usage
 
 
-def _count_prompt(texts: list[str], request: ChatRequest) -> int:
-    tokens = count_tokens(sum(map(len, texts))) + MESSAGE_OVERHEAD * len(texts) + 3
+def _read_prompt(request: ChatRequest) -> tuple[str, int]:
+    """The last thing the user said, and the tokens of the whole prompt."""
+    question, text, characters = "", "", 0
+    for message in request.messages:
+        text = message.content if isinstance(message.content, str) else text_of(message)
+        characters += len(text)
+        if message.role == "user":
+            question = text
+    tokens = count_tokens(characters) + MESSAGE_OVERHEAD * len(request.messages) + 3
     if request.tools:
         tokens += count_tokens(len(_encode(request.tools)))
-    return tokens
-
-
-def _last_question(messages: list[Message], texts: list[str]) -> str:
-    for message, text in zip(reversed(messages), reversed(texts), strict=True):
-        if message.role == "user":
-            return text
-    return texts[-1]
+    return question or text, tokens
 
 
 def _choose(request: ChatRequest, question: str, digest: bytes, directive: Directive) -> Choice:
@@ -179,10 +173,10 @@ def _limit(choice: Choice, request: ChatRequest, reasoning: int) -> Choice:
     return Choice(_encode(text), "length", len(text))
 
 
-def _choice_wire(index: int, choice: Choice) -> bytes:
+def _choice_wire(index: int, choice: Choice, finish: str | None) -> bytes:
     calls = b',"tool_calls":' + choice.tool_calls if choice.tool_calls else b""
     return (
         b'{"index":%d,"message":{"role":"assistant","content":%b%b,"refusal":%b,"annotations":[]},'
         b'"logprobs":null,"finish_reason":%b}'
-        % (index, choice.content, calls, choice.refusal, _encode(choice.finish))
+        % (index, choice.content, calls, choice.refusal, _encode(finish or choice.finish))
     )

@@ -1,6 +1,6 @@
 """What is done to a batch, one step at a time: validate, execute, abandon, publish.
 
-Lines are worked through in a thread; records are written by the event loop only, each step in one transaction.
+Lines are worked through in a thread; only the event loop writes records, each step in one transaction.
 """
 
 import asyncio

@@ -1,0 +1,1 @@
+"""OpenAI's native batch API, and servers that speak it."""

@@ -1,0 +1,123 @@
+"""What the batch step asks of planned batches and their segments: turns, readiness, what is written."""
+
+from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
+
+from floopy_common.chassis.mongo import Document, Mongo, assign, due, expire_in
+from floopy_common.domain.batch import BatchStatus, Ending
+from floopy_common.domain.index import INPUT_ENTRY_BYTES
+from floopy_common.domain.segment import WRITTEN_STATES
+from floopy_common.domain.shard import ShardState
+from floopy_common.stores.blobs import BlobStore
+
+_UNDER_WAY = (BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING, BatchStatus.CANCELLING)
+_AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
+"""Before every moment a turn can be due at, so a nudged batch is next whatever the backlog."""
+_WRITTEN = [state.value for state in WRITTEN_STATES]
+
+
+class TurnStore:
+    """Whose turn it is: every batch that is under way gets a step again and again."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._batches = mongo.collection("batches")
+
+    async def take(self, seconds: float) -> Document | None:
+        """The batch longest due for a step, whose next turn is then `seconds` away; None when none is due."""
+        return await self._batches.find_and_update(
+            {"status": {"$in": [status.value for status in _UNDER_WAY]}, **due("next_look_at")},
+            [assign(raw={"next_look_at": expire_in(seconds)})],
+            sort=[("next_look_at", 1)],
+        )
+
+    async def nudge(self, batch_id: str) -> None:
+        """Something happened: the batch's next step is due at once."""
+        await self._batches.update_one({"_id": batch_id}, {"$set": {"next_look_at": _AT_ONCE}})
+
+    async def set_ending(self, batch: Document, ending: Ending, at: datetime) -> bool:
+        """Decide, once, how the batch will end; False when that was decided or its status moved."""
+        return (
+            await self._batches.update_one(
+                {"_id": batch["_id"], "status": batch["status"], "ending": None},
+                {"$set": {"ending": ending.value, "ending_at": at}},
+            )
+            == 1
+        )
+
+
+class SegmentProgressStore:
+    """The collection `segments`, as far as winding up a batch reads and marks it."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._segments = mongo.collection("segments")
+
+    async def mark_ready(self, batch_id: str, plan_id: str, except_for: Collection[int]) -> int:
+        """Offer every other segment to the writer; how many are newly offered."""
+        return await self._segments.update_many(
+            {
+                "batch_id": batch_id,
+                "plan_id": plan_id,
+                "ready": {"$ne": True},
+                "no": {"$nin": sorted(except_for)},
+            },
+            {"$set": {"ready": True}},
+        )
+
+    async def count_open(self, batch_id: str, plan_id: str) -> int:
+        """Segments without a durable manifest."""
+        return await self._segments.count(
+            {"batch_id": batch_id, "plan_id": plan_id, "state": {"$nin": _WRITTEN}}
+        )
+
+    async def written(self, batch_id: str, plan_id: str) -> list[Document]:
+        """{no, lines, manifest, counts, usage} of every written segment, in line order."""
+        return await self._segments.find_all(
+            {"batch_id": batch_id, "plan_id": plan_id, "state": {"$in": _WRITTEN}},
+            {"no": 1, "lines": 1, "manifest": 1, "counts": 1, "usage": 1},
+            sort=[("no", 1)],
+        )
+
+
+class PlannedLines:
+    """Reads a plan's line index, no more of it than the segments in question cover."""
+
+    def __init__(self, mongo: Mongo, blobs: BlobStore) -> None:
+        self._segments = mongo.collection("segments")
+        self._blobs = blobs
+
+    async def read(self, index_blob: str, batch_id: str, plan_id: str, segments: Iterable[int]) -> bytes:
+        """The packed input index from the first to the last of `segments`, all between them included."""
+        rows = await self._segments.find_all(
+            {"batch_id": batch_id, "plan_id": plan_id, "no": {"$in": sorted(segments)}},
+            {"index_from": 1, "index_to": 1},
+        )
+        if not rows:
+            return b""
+        first = min(row["index_from"] for row in rows)
+        last = max(row["index_to"] for row in rows)
+        return await self._blobs.read_bytes(
+            index_blob, first * INPUT_ENTRY_BYTES, (last - first) * INPUT_ENTRY_BYTES
+        )
+
+
+class AttemptInputStore:
+    """Inputs uploaded to providers that nobody needs any more."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._shards = mongo.collection("shards")
+
+    async def leftovers(self, batch_id: str) -> list[tuple[str, str]]:
+        """(account id, provider file id) of every uploaded input of an ended batch's terminal shards."""
+        shards = await self._shards.find_all(
+            {
+                "batch_id": batch_id,
+                "state": {"$in": [ShardState.SETTLED.value, ShardState.REFUSED.value]},
+            },
+            {"account_id": 1, "attempts.input_file_id": 1},
+        )
+        return [
+            (shard["account_id"], attempt["input_file_id"])
+            for shard in shards
+            for attempt in shard.get("attempts", [])
+            if attempt.get("input_file_id")
+        ]

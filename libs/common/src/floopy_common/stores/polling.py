@@ -1,0 +1,344 @@
+"""Submitted shards as the reconciler sees them: due looks, downloads under a lease, and every way on."""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from floopy_common.chassis.lease import LiveLease, claim_stage, new_lease, release_stage, renewing
+from floopy_common.chassis.mongo import FREE_LEASE, Document, Mongo, append, assign, due, expire_in
+from floopy_common.domain.errors import LeaseLost
+from floopy_common.domain.shard import AttemptPhase, ShardEnd, ShardState, WaitReason
+
+_WITH_PROVIDER = (ShardState.SUBMITTED, ShardState.CANCELLING, ShardState.DOWNLOADING)
+"""States in which there is a provider batch to look at."""
+
+
+def _states(*states: ShardState) -> Document:
+    return {"$in": [state.value for state in states]}
+
+
+class ShardHold:
+    """A shard whose results this worker alone collects; every write is fenced by its lease."""
+
+    def __init__(self, polls: "PollStore", shard: Document, live: LiveLease) -> None:
+        self.shard = shard
+        self._polls = polls
+        self._live = live
+
+    async def settle(self, archive: Document | None, ended: ShardEnd) -> None:
+        """The shard has given all it will ever give."""
+        await self._write(
+            [
+                assign(
+                    {"state": ShardState.SETTLED.value, "archive": archive, "ended": ended.value},
+                    now=["ended_at"],
+                ),
+                release_stage(),
+            ]
+        )
+
+    async def download_again(self, delay: float) -> None:
+        """What came was short; look again in `delay` seconds."""
+        downloads = {"$add": [{"$ifNull": ["$downloads", 0]}, 1]}
+        await self._write(
+            [assign(raw={"downloads": downloads, "poll.next_at": expire_in(delay)}), release_stage()]
+        )
+
+    async def let_go(self, delay: float) -> None:
+        """Nothing came of it through no fault of the results; look again in `delay` seconds."""
+        await self._write([assign(raw={"poll.next_at": expire_in(delay)}), release_stage()])
+
+    async def detach(self) -> None:
+        """The provider batch is not ours: what became of our attempt is unknown again."""
+        foreign = self.shard["provider_batch_id"]
+        attempts = _last_attempt(self.shard, phase=AttemptPhase.UNKNOWN, resolution="foreign", looks=0)
+        await self._write(
+            [
+                append("foreign", foreign),
+                assign(
+                    {
+                        "state": ShardState.SUBMIT_UNKNOWN.value,
+                        "attempts": attempts,
+                        **_NO_PROVIDER_BATCH,
+                    }
+                ),
+                release_stage(),
+            ]
+        )
+
+    async def _write(self, stages: Sequence[Mapping[str, Any]]) -> None:
+        if not await self._polls.write({"_id": self.shard["_id"], **self._live.held()}, stages):
+            raise LeaseLost(self.shard["_id"])
+
+
+_NO_PROVIDER_BATCH: Document = {
+    "provider_batch_id": None,
+    "provider_status": None,
+    "provider_counts": None,
+    "provider_files": None,
+    "submitted_at": None,
+    "downloads": 0,
+}
+
+
+def _last_attempt(shard: Document, *, phase: AttemptPhase, **changes: Any) -> list[Document]:
+    """The attempts, the one that made the present provider batch changed."""
+    changed = {"phase": phase.value, **changes}
+    return [
+        {**attempt, **changed} if attempt["provider_batch_id"] == shard["provider_batch_id"] else attempt
+        for attempt in shard["attempts"]
+    ]
+
+
+class PollStore:
+    """The collection `shards`, from the moment there is a provider batch until its results are kept."""
+
+    def __init__(self, mongo: Mongo, owner: str, lease_ttl: float) -> None:
+        self._shards = mongo.collection("shards")
+        self._owner = owner
+        self._ttl = lease_ttl
+
+    async def due_looks(self, limit: int, without_accounts: Collection[str] = ()) -> list[Document]:
+        """Shards to be looked at now, longest due first, except those of `without_accounts`."""
+        criteria: Document = {
+            "state": _states(*_WITH_PROVIDER),
+            "$and": [due("poll.next_at"), FREE_LEASE],
+        }
+        if without_accounts:
+            criteria["account_id"] = {"$nin": list(without_accounts)}
+        return await self._shards.find_all(criteria, sort=[("poll.next_at", 1)], limit=limit)
+
+    async def claim_look(self, shard_id: str, seconds: float) -> Document | None:
+        """Take the next look for oneself for `seconds`; None when another worker was first."""
+        return await self._shards.find_and_update(
+            {
+                "_id": shard_id,
+                "state": _states(*_WITH_PROVIDER),
+                "$and": [due("poll.next_at"), FREE_LEASE],
+            },
+            [assign(now=["poll.started_at"], raw={"poll.next_at": expire_in(seconds)})],
+        )
+
+    async def record_look(
+        self,
+        shard: Document,
+        *,
+        status: str,
+        counts: Mapping[str, int],
+        files: Mapping[str, str | None] | None,
+        interval: float,
+    ) -> Document | None:
+        """Keep what a look showed; counts never fall. None when the shard has moved on meanwhile.
+
+        A look answers those who asked before it began; who asked later gets another at once.
+        """
+        asked_since = {"$gte": [{"$ifNull": ["$poll.asked_at", None]}, "$poll.started_at"]}
+        return await self._shards.find_and_update(
+            {
+                "_id": shard["_id"],
+                "provider_batch_id": shard["provider_batch_id"],
+                "state": _states(*_WITH_PROVIDER),
+            },
+            [
+                assign(
+                    {
+                        "provider_status": status,
+                        "provider_files": files,
+                        "provider_lost_at": None,
+                        "poll.interval": interval,
+                        "poll.failures": 0,
+                    },
+                    raw={
+                        "provider_counts": {
+                            name: {"$max": [value, f"$provider_counts.{name}"]}
+                            for name, value in counts.items()
+                        },
+                        "poll.last_at": "$poll.started_at",
+                        "poll.next_at": {"$cond": [asked_since, "$$NOW", expire_in(interval)]},
+                    },
+                )
+            ],
+        )
+
+    async def record_failure(self, shard: Document, delay: float, *, lost: bool = False) -> None:
+        """Nothing was learnt; look again in `delay` seconds. `lost`: the provider denies knowing the batch."""
+        raw: Document = {
+            "poll.failures": {"$add": [{"$ifNull": ["$poll.failures", 0]}, 1]},
+            "poll.next_at": expire_in(delay),
+        }
+        if lost:
+            raw["provider_lost_at"] = {"$ifNull": ["$provider_lost_at", "$$NOW"]}
+        await self._shards.update_one(
+            {"_id": shard["_id"], "provider_batch_id": shard["provider_batch_id"]}, [assign(raw=raw)]
+        )
+
+    async def cancel_accepted(self, shard: Document) -> None:
+        """The provider has taken the request to cancel."""
+        await self._shards.update_one(
+            {
+                "_id": shard["_id"],
+                "provider_batch_id": shard["provider_batch_id"],
+                "state": ShardState.SUBMITTED.value,
+            },
+            [assign({"state": ShardState.CANCELLING.value})],
+        )
+
+    async def requeue(self, shard: Document, delay: float, refusals: int) -> bool:
+        """The provider's queue was full after all: wait in line for another attempt."""
+        waiting_since = {"$ifNull": ["$queued_since", "$$NOW"]}
+        attempts = _last_attempt(shard, phase=AttemptPhase.NOT_ACCEPTED, resolution="queue_full")
+        return await self._move(
+            shard,
+            [
+                assign(
+                    {
+                        "state": ShardState.WAITING.value,
+                        "attempts": attempts,
+                        "queue_refusals": refusals,
+                        "waiting.reason": WaitReason.QUEUE_FULL.value,
+                        "waiting.backoff": delay,
+                        **_NO_PROVIDER_BATCH,
+                    },
+                    raw={
+                        "queued_since": waiting_since,
+                        "waiting.since": waiting_since,
+                        "waiting.next_attempt_at": expire_in(delay),
+                    },
+                )
+            ],
+        )
+
+    async def refuse(self, shard: Document, refused: Document) -> bool:
+        """The provider refused the whole input; nothing of it ran."""
+        return await self._move(
+            shard,
+            [
+                assign(
+                    {
+                        "state": ShardState.REFUSED.value,
+                        "ended": ShardEnd.REFUSED.value,
+                        "refused": refused,
+                    },
+                    now=["ended_at"],
+                )
+            ],
+        )
+
+    async def _move(self, shard: Document, stages: Sequence[Mapping[str, Any]]) -> bool:
+        return await self.write(
+            {
+                "_id": shard["_id"],
+                "provider_batch_id": shard["provider_batch_id"],
+                "state": _states(*_WITH_PROVIDER),
+                **FREE_LEASE,
+            },
+            stages,
+        )
+
+    @asynccontextmanager
+    async def hold(self, shard: Document) -> AsyncIterator[ShardHold | None]:
+        """Collect the shard's results under a lease; None when another worker does."""
+        lease = new_lease(self._owner, self._ttl)
+        claimed = await self._shards.find_and_update(
+            {
+                "_id": shard["_id"],
+                "provider_batch_id": shard["provider_batch_id"],
+                "state": _states(*_WITH_PROVIDER),
+                **FREE_LEASE,
+            },
+            [assign({"state": ShardState.DOWNLOADING.value}), claim_stage(lease, self._ttl)],
+        )
+        if claimed is None:
+            yield None
+            return
+        async with renewing(self._shards, claimed["_id"], lease, self._ttl) as live:
+            yield ShardHold(self, claimed, live)
+
+    async def write(self, criteria: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> bool:
+        return await self._shards.update_one(criteria, stages) == 1
+
+    async def insert_retry(self, shard: Document) -> bool:
+        """Insert a retry shard; False when it is there already."""
+        return await self._shards.insert_new(shard)
+
+
+class EndingStore:
+    """The shards of one batch while it is being wound up."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._shards = mongo.collection("shards")
+
+    async def all_of(self, batch_id: str, plan_id: str) -> list[Document]:
+        """Every shard of the plan without its bulky fields, in order."""
+        return await self._shards.find_all(
+            {"batch_id": batch_id, "plan_id": plan_id},
+            {"ranges": 0, "archive": 0, "outbox": 0},
+            sort=[("no", 1), ("depth", 1)],
+        )
+
+    async def unsettled_segments(self, batch_id: str, plan_id: str) -> set[int]:
+        """Numbers of the segments that some shard still owes lines to."""
+        terminal = [ShardState.SETTLED.value, ShardState.REFUSED.value]
+        rows = await self._shards.find_all(
+            {"batch_id": batch_id, "plan_id": plan_id, "state": {"$nin": terminal}}, {"segments": 1}
+        )
+        return {number for row in rows for number in row["segments"]}
+
+    async def end_unsubmitted(self, batch_id: str, plan_id: str, ended: ShardEnd) -> int:
+        """Settle what no provider has seen; how many that were."""
+        return await self._shards.update_many(
+            {
+                "batch_id": batch_id,
+                "plan_id": plan_id,
+                "state": _states(ShardState.PLANNED, ShardState.WAITING),
+            },
+            [
+                assign(
+                    {"state": ShardState.SETTLED.value, "ended": ended.value, "waiting": None},
+                    now=["ended_at"],
+                )
+            ],
+        )
+
+    async def ask_cancel(self, batch_id: str, plan_id: str) -> int:
+        """Have the provider batches cancelled: the next look at each does it, and is due now."""
+        return await self._shards.update_many(
+            {
+                "batch_id": batch_id,
+                "plan_id": plan_id,
+                "state": ShardState.SUBMITTED.value,
+                "cancel_asked_at": None,
+            },
+            [assign(now=["cancel_asked_at", "poll.next_at"])],
+        )
+
+    async def end_overdue(self, batch_id: str, plan_id: str, ended: ShardEnd) -> int:
+        """Settle what has not ended in its time of grace; whoever works on it loses its lease.
+
+        Only a download under way goes on: it has the provider's last word.
+        """
+        lost = {"$ne": [{"$ifNull": ["$provider_lost_at", None]}, None]}
+        final: object = ended.value
+        if ended is ShardEnd.EXPIRED:
+            final = {"$cond": [lost, ShardEnd.LOST.value, ended.value]}
+        return await self._shards.update_many(
+            {
+                "batch_id": batch_id,
+                "plan_id": plan_id,
+                "$or": [
+                    {
+                        "state": _states(
+                            ShardState.SUBMITTING,
+                            ShardState.SUBMIT_UNKNOWN,
+                            ShardState.SUBMITTED,
+                            ShardState.CANCELLING,
+                        )
+                    },
+                    {"state": ShardState.DOWNLOADING.value, **FREE_LEASE},
+                ],
+            },
+            [
+                assign({"state": ShardState.SETTLED.value}, now=["ended_at"], raw={"ended": final}),
+                release_stage(),
+            ],
+        )
