@@ -1,0 +1,86 @@
+"""What one look at a provider batch means, given everything seen before."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from floopy_common.providers.port import BatchFault, ProviderBatch, ProviderStatus
+from floopy_reconciler.ports import Document
+
+_ORDER = {
+    ProviderStatus.VALIDATING: 0,
+    ProviderStatus.IN_PROGRESS: 1,
+    ProviderStatus.FINALIZING: 2,
+    ProviderStatus.CANCELLING: 3,
+    ProviderStatus.COMPLETED: 4,
+    ProviderStatus.FAILED: 4,
+    ProviderStatus.EXPIRED: 4,
+    ProviderStatus.CANCELLED: 4,
+}
+"""A status never takes the place of one with a higher rank, nor of another final one."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """The provider batch as far as it is known; never less than before."""
+
+    status: ProviderStatus
+    counts: Mapping[str, int]
+    files: Mapping[str, str | None]
+    errors: tuple[BatchFault, ...]
+    changed: bool
+    regressed: bool
+
+    @property
+    def accounted(self) -> int:
+        """Lines the provider says it has an answer for."""
+        return self.counts["completed"] + self.counts["failed"]
+
+
+def understand(shard: Document, seen: ProviderBatch) -> Look:
+    """Merge a look into what the shard has recorded: status and counts never go back."""
+    known = shard.get("provider_status")
+    before = None if known is None else ProviderStatus(known)
+    counts, shrunk = _grown(shard.get("provider_counts") or {}, seen)
+    backwards = before is not None and before is not seen.status and _ORDER[seen.status] <= _ORDER[before]
+    status, files = seen.status, {"output": seen.output_file_id, "error": seen.error_file_id}
+    if before is not None and backwards:
+        status, files = before, shard.get("provider_files") or {"output": None, "error": None}
+    return Look(
+        status=status,
+        counts=counts,
+        files=files,
+        errors=seen.errors,
+        changed=status is not before or counts != shard.get("provider_counts"),
+        regressed=backwards or shrunk,
+    )
+
+
+def _grown(before: Mapping[str, int], seen: ProviderBatch) -> tuple[dict[str, int], bool]:
+    now = {"total": seen.total, "completed": seen.completed, "failed": seen.failed}
+    grown = {name: max(value, before.get(name) or 0) for name, value in now.items()}
+    return grown, grown != now
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Bounds of the interval between two looks, in seconds."""
+
+    shortest: float
+    longest: float
+
+    def after(self, shard: Document, look: Look) -> float:
+        """Sooner while something moves, later while nothing does."""
+        previous = (shard.get("poll") or {}).get("interval") or self.shortest
+        if look.status.is_terminal or look.status.value != shard.get("provider_status"):
+            return self.jittered(self.shortest)
+        return self.jittered(previous / 2 if look.changed else previous * 1.5)
+
+    def after_failure(self, failures: int) -> float:
+        """Doubles with every failure in a row."""
+        return self.jittered(self.shortest * 2.0 ** min(failures, 20))
+
+    def jittered(self, seconds: float) -> float:
+        """Within the bounds, a little off, so that looks begun together drift apart."""
+        bounded = min(max(seconds, self.shortest), self.longest)
+        return bounded * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load, protects nothing

@@ -1,0 +1,199 @@
+"""Looks at provider batches when they are due: many at a time, none in another's way."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from floopy_common.providers.port import (
+    AccountMissing,
+    BatchProvider,
+    NotFound,
+    ProviderBatch,
+    ProviderDirectory,
+    ProviderError,
+)
+from floopy_common.domain.errors import LeaseLost
+from floopy_common.domain.shard import ShardState
+from floopy_reconciler.core.cancel import cancel_upstream, wants_cancel
+from floopy_reconciler.core.look import Look, Pace, understand
+from floopy_reconciler.core.settle import Settler
+from floopy_reconciler.ports import Changed, Document, Hit, LooksStore
+
+_log = logging.getLogger(__name__)
+
+
+class LookOutcome(StrEnum):
+    """How a look went; a label of its counter."""
+
+    UNCHANGED = "unchanged"
+    CHANGED = "changed"
+    ENDED = "ended"
+    REGRESSED = "regressed"
+    UNAVAILABLE = "unavailable"
+    LOST = "lost"
+
+
+class Pool:
+    """Runs a bounded number of jobs, of any one account no more than a share of it."""
+
+    def __init__(self, size: int, per_account: int, on_free: Callable[[], None]) -> None:
+        self._size = size
+        self._per_account = per_account
+        self._on_free = on_free
+        self._running: set[asyncio.Task[None]] = set()
+        self._accounts: Counter[str] = Counter()
+
+    @property
+    def free(self) -> int:
+        return self._size - len(self._running)
+
+    def saturated(self) -> list[str]:
+        """Accounts that have all the jobs they may have."""
+        return [account for account, jobs in self._accounts.items() if jobs >= self._per_account]
+
+    def has_room_for(self, account_id: str) -> bool:
+        return self.free > 0 and self._accounts[account_id] < self._per_account
+
+    def start(self, account_id: str, job: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(job)
+        self._running.add(task)
+        self._accounts[account_id] += 1
+        task.add_done_callback(lambda done: self._ended(done, account_id))
+
+    def _ended(self, task: asyncio.Task[None], account_id: str) -> None:
+        self._running.discard(task)
+        self._accounts[account_id] -= 1
+        self._accounts += Counter()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            level = logging.INFO if isinstance(error, LeaseLost) else logging.ERROR
+            _log.log(level, "job failed", exc_info=error, extra={"event": "job_failed"})
+        self._on_free()
+
+    async def close(self) -> None:
+        """Stop every job where it stands; each can be taken up again by anybody."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Looks are quick and many, downloads slow and few: neither waits for the other."""
+
+    looks: Pool
+    downloads: Pool
+
+    async def close(self) -> None:
+        await self.looks.close()
+        await self.downloads.close()
+
+
+class Poller:
+    """Finds due looks, claims each, and carries it out beside the others."""
+
+    def __init__(
+        self,
+        *,
+        shards: LooksStore,
+        providers: ProviderDirectory,
+        settler: Settler,
+        pools: Pools,
+        pace: Pace,
+        claim_for: float,
+        changed: Changed,
+        report: Callable[[LookOutcome], None],
+        hit: Hit,
+    ) -> None:
+        self._shards = shards
+        self._providers = providers
+        self._settler = settler
+        self._pools = pools
+        self._pace = pace
+        self._claim_for = claim_for
+        self._changed = changed
+        self._report = report
+        self._hit = hit
+
+    async def step(self) -> bool:
+        """Start what is due and fits; True when anything was started."""
+        looks = self._pools.looks
+        if looks.free <= 0:
+            return False
+        due = await self._shards.due_looks(looks.free, looks.saturated())
+        started = False
+        for shard in due:
+            if not looks.has_room_for(shard["account_id"]):
+                continue
+            claimed = await self._shards.claim_look(shard["_id"], self._claim_for)
+            if claimed is not None:
+                looks.start(claimed["account_id"], self.look(claimed))
+                started = True
+        return started
+
+    async def look(self, shard: Document) -> None:
+        """One look at one provider batch; whatever it ends in, the next one is set."""
+        try:
+            provider = await self._providers.for_account(shard["account_id"])
+            seen = await self._ask(provider, shard)
+        except NotFound:
+            await self._failed(shard, lost=True)
+        except (ProviderError, AccountMissing) as error:
+            _log.warning(
+                "no look at a provider batch",
+                extra={"event": "look_failed", "shard_id": shard["_id"], "cause": str(error)},
+            )
+            await self._failed(shard, lost=False)
+        else:
+            await self._seen(shard, seen, provider)
+
+    async def _ask(self, provider: BatchProvider, shard: Document) -> ProviderBatch:
+        if wants_cancel(shard):
+            cancelled = await cancel_upstream(provider, shard, self._shards, self._hit)
+            if cancelled is not None:
+                return cancelled
+        return await provider.get(shard["provider_batch_id"])
+
+    async def _failed(self, shard: Document, *, lost: bool) -> None:
+        failures = ((shard.get("poll") or {}).get("failures") or 0) + 1
+        await self._shards.record_failure(shard, self._pace.after_failure(failures), lost=lost)
+        self._report(LookOutcome.LOST if lost else LookOutcome.UNAVAILABLE)
+        if lost:
+            _log.error(
+                "the provider does not know a batch it accepted",
+                extra={"event": "provider_lost", "shard_id": shard["_id"]},
+            )
+
+    async def _seen(self, shard: Document, seen: ProviderBatch, provider: BatchProvider) -> None:
+        look = understand(shard, seen)
+        self._report(_outcome(look))
+        after = await self._shards.record_look(
+            shard,
+            status=look.status.value,
+            counts=look.counts,
+            files=look.files,
+            interval=self._pace.after(shard, look),
+        )
+        if after is None:
+            return
+        if look.changed:
+            await self._changed(shard["batch_id"])
+        if look.status.is_terminal:
+            self._collect(after, look, provider)
+
+    def _collect(self, shard: Document, look: Look, provider: BatchProvider) -> None:
+        """Start collecting the results if there is room; else the next look, which is soon, does."""
+        downloads = self._pools.downloads
+        if downloads.has_room_for(shard["account_id"]):
+            downloads.start(shard["account_id"], self._settler.settle(shard, look, provider))
+
+
+def _outcome(look: Look) -> LookOutcome:
+    if look.regressed:
+        return LookOutcome.REGRESSED
+    if look.status.is_terminal:
+        return LookOutcome.ENDED
+    return LookOutcome.CHANGED if look.changed else LookOutcome.UNCHANGED

@@ -1,0 +1,181 @@
+"""Joins a provider's results back to the lines of a shard, whatever is wrong with them."""
+
+import re
+from collections.abc import Iterator, Set
+from dataclasses import dataclass, field
+
+import msgspec
+
+from floopy_common.domain.errors import Invalid
+from floopy_common.domain.index import FLAG_OK, FLAG_OVERSIZED, FLAG_RETRYABLE, ResultEntry
+from floopy_common.domain.line import LineAnswer
+from floopy_reconciler.ports import Archived, ResultFormat
+
+MAX_RESULT_LINE = 16 * 1024 * 1024
+"""A longer result could not be returned as a line of an output file nor kept in one document."""
+_KEY_WINDOW = 4096
+"""Where an oversized line shows its custom_id: at its beginning or at its end, never in its middle."""
+_BOM = b"\xef\xbb\xbf"
+_NEVER_RUN = frozenset({"batch_expired", "batch_cancelled", "request_cancelled"})
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the results of one provider batch may contain: lines of this shard under this nonce."""
+
+    nonce: str
+    lines: Set[int]
+    keep_never_run: bool = True
+    """False: what the provider never ran is left to the shard's own ending to explain."""
+
+
+@dataclass
+class Quarantine:
+    """Result lines that never become an answer; their bytes stay in the archive."""
+
+    unknown: int = 0
+    duplicate: int = 0
+    malformed: int = 0
+    oversized: int = 0
+
+
+@dataclass
+class Joined:
+    """`entries` by line number; `present` counts lines the provider accounted for, in whatever state."""
+
+    entries: dict[int, ResultEntry] = field(default_factory=dict)
+    quarantined: Quarantine = field(default_factory=Quarantine)
+    present: int = 0
+    truncated: bool = False
+
+    @property
+    def all_foreign(self) -> bool:
+        """Every line that can be read belongs to somebody else's batch."""
+        return self.quarantined.unknown > 0 and self.present == self.quarantined.malformed
+
+    def in_order(self) -> list[ResultEntry]:
+        return [self.entries[line] for line in sorted(self.entries)]
+
+    def retryable(self) -> list[int]:
+        """Numbers of the lines that failed for a reason that says nothing about them."""
+        return sorted(line for line, entry in self.entries.items() if entry.flags & FLAG_RETRYABLE)
+
+
+class _Unreadable(Exception):  # noqa: N818 - says what happened
+    """A result line without a custom_id or an answer."""
+
+
+def join_results(
+    sources: list[tuple[int, Archived]], expected: Expected, result_format: ResultFormat
+) -> Joined:
+    """Read every source once, in order; memory grows with the number of lines, not with their bytes."""
+    joined = Joined()
+    seen: set[int] = set()
+    for source, data in sources:
+        for start, stop, closed in physical_lines(data):
+            try:
+                entry = _read_line(data, start, stop, source, expected, result_format)
+            except _Unreadable:
+                if closed:
+                    joined.quarantined.malformed += 1
+                    joined.present += 1
+                else:
+                    joined.truncated = True
+                continue
+            _admit(joined, entry, expected, seen)
+    return joined
+
+
+def physical_lines(data: Archived) -> Iterator[tuple[int, int, bool]]:
+    """(start, stop, closed) of every line that is not blank; only `\\n` ends a line, and closes it."""
+    position = len(_BOM) if data[: len(_BOM)] == _BOM else 0
+    size = len(data)
+    while position < size:
+        newline = data.find(b"\n", position)
+        stop = size if newline < 0 else newline
+        if stop - position > MAX_RESULT_LINE or data[position:stop].strip():
+            yield position, stop, newline >= 0
+        position = stop + 1
+
+
+def _read_line(
+    data: Archived,
+    start: int,
+    stop: int,
+    source: int,
+    expected: Expected,
+    result_format: ResultFormat,
+) -> ResultEntry | None:
+    """The line's entry; None for a foreign line. An entry with `length` 0 is a line that never ran."""
+    length = stop - start
+    if length > MAX_RESULT_LINE:
+        number = _find_key(data, start, stop, expected)
+        return None if number is None else ResultEntry(number, start, length, source, FLAG_OVERSIZED)
+    raw = bytes(data[start:stop])
+    key = result_format.read_key(raw)
+    if key is None:
+        raise _Unreadable
+    number = _line_of(key, expected)
+    if number is None:
+        return None
+    try:
+        answer = result_format.parse_result(raw)
+    except Invalid as error:
+        raise _Unreadable from error
+    if not expected.keep_never_run and _never_ran(answer):
+        return ResultEntry(number, start, 0, source, 0)
+    flags = FLAG_OK if answer.ok else FLAG_RETRYABLE if answer.retryable else 0
+    return ResultEntry(number, start, length, source, flags)
+
+
+def _line_of(key: str, expected: Expected) -> int | None:
+    nonce, _, digits = key.partition("-")
+    if nonce != expected.nonce or not digits.isascii() or not digits.isdigit() or len(digits) > 10:
+        return None
+    number = int(digits)
+    return number if number in expected.lines and str(number) == digits else None
+
+
+def _find_key(data: Archived, start: int, stop: int, expected: Expected) -> int | None:
+    pattern = re.compile(rb'"custom_id"\s*:\s*"(%b-[0-9]{1,10})"' % re.escape(expected.nonce.encode()))
+    for window in (data[start : start + _KEY_WINDOW], data[stop - _KEY_WINDOW : stop]):
+        found = pattern.search(window)
+        if found is not None:
+            return _line_of(found.group(1).decode(), expected)
+    return None
+
+
+class _ErrorCode(msgspec.Struct):
+    code: str | None = None
+
+
+_decode_error = msgspec.json.Decoder(_ErrorCode).decode
+
+
+def _never_ran(answer: LineAnswer) -> bool:
+    if answer.status_code is not None or answer.error is None:
+        return False
+    try:
+        return _decode_error(answer.error).code in _NEVER_RUN
+    except msgspec.DecodeError:
+        return False
+
+
+def _admit(joined: Joined, entry: ResultEntry | None, expected: Expected, seen: set[int]) -> None:
+    """The first answer to a line is kept, unless a later file has a success where the first has none."""
+    if entry is None:
+        joined.quarantined.unknown += 1
+        return
+    if entry.line_no in seen:
+        joined.quarantined.duplicate += 1
+        kept = joined.entries.get(entry.line_no)
+        earlier_file = kept is None or kept.source != entry.source
+        if not (earlier_file and entry.flags & FLAG_OK and not (kept and kept.flags & FLAG_OK)):
+            return
+    else:
+        seen.add(entry.line_no)
+        joined.present += 1
+    if entry.flags & FLAG_OVERSIZED:
+        joined.quarantined.oversized += 1
+    if entry.length:
+        joined.entries[entry.line_no] = entry

@@ -1,0 +1,165 @@
+"""What the reconciler needs of the outside, as small as it needs it."""
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from datetime import datetime
+from mmap import mmap
+from pathlib import Path
+from typing import Any, Protocol
+
+from floopy_common.domain.batch import BatchStatus, Ending
+from floopy_common.domain.line import LineAnswer
+from floopy_common.domain.shard import ShardEnd
+from floopy_common.providers.port import ResultStream
+
+Document = dict[str, Any]
+"""A stored document; collections.py says what each holds."""
+
+Now = Callable[[], datetime]
+Hit = Callable[[str], None]
+"""Passes a named step at which a test may kill the process."""
+Archived = mmap | bytes
+"""Archived results, readable at random; empty ones are plain bytes."""
+
+
+class ResultFormat(Protocol):
+    """How one provider writes a line of its results."""
+
+    def read_key(self, raw: bytes) -> str | None:
+        """The line's custom_id; None when the line cannot be read."""
+        ...
+
+    def parse_result(self, raw: bytes) -> LineAnswer:
+        """Raises Invalid when the line cannot be read."""
+        ...
+
+
+class LooksStore(Protocol):
+    async def due_looks(self, limit: int, without_accounts: Collection[str] = ()) -> list[Document]: ...
+
+    async def claim_look(self, shard_id: str, seconds: float) -> Document | None: ...
+
+    async def record_look(
+        self,
+        shard: Document,
+        *,
+        status: str,
+        counts: Mapping[str, int],
+        files: Mapping[str, str | None] | None,
+        interval: float,
+    ) -> Document | None: ...
+
+    async def record_failure(self, shard: Document, delay: float, *, lost: bool = False) -> None: ...
+
+    async def cancel_accepted(self, shard: Document) -> None: ...
+
+
+class Hold(Protocol):
+    """One shard, held by this worker alone; each call ends the hold or raises LeaseLost."""
+
+    @property
+    def shard(self) -> Document: ...
+
+    async def settle(self, archive: Document | None, ended: ShardEnd) -> None: ...
+
+    async def download_again(self, delay: float) -> None: ...
+
+    async def let_go(self, delay: float) -> None: ...
+
+    async def detach(self) -> None: ...
+
+
+class SettlingStore(Protocol):
+    def hold(self, shard: Document) -> AbstractAsyncContextManager[Hold | None]: ...
+
+    async def requeue(self, shard: Document, delay: float, refusals: int) -> bool: ...
+
+    async def refuse(self, shard: Document, refused: Document) -> bool: ...
+
+    async def insert_retry(self, shard: Document) -> bool: ...
+
+
+class Batches(Protocol):
+    async def get(self, batch_id: str) -> Document | None: ...
+
+    async def transition(
+        self,
+        batch: Document,
+        to: BatchStatus,
+        *,
+        now: datetime,
+        by: str,
+        fields: Mapping[str, Any] | None = None,
+        event: str | None = None,
+        lease_token: str | None = None,
+    ) -> Document | None: ...
+
+
+class Turns(Protocol):
+    async def take(self, seconds: float) -> Document | None: ...
+
+    async def nudge(self, batch_id: str) -> None: ...
+
+    async def set_ending(self, batch: Document, ending: Ending, at: datetime) -> bool: ...
+
+
+class Summaries(Protocol):
+    async def refresh(self, batch_id: str) -> None: ...
+
+
+class EndingShards(Protocol):
+    async def all_of(self, batch_id: str, plan_id: str) -> list[Document]: ...
+
+    async def unsettled_segments(self, batch_id: str, plan_id: str) -> set[int]: ...
+
+    async def end_unsubmitted(self, batch_id: str, plan_id: str, ended: ShardEnd) -> int: ...
+
+    async def ask_cancel(self, batch_id: str, plan_id: str) -> int: ...
+
+    async def end_overdue(self, batch_id: str, plan_id: str, ended: ShardEnd) -> int: ...
+
+
+class SegmentProgress(Protocol):
+    async def mark_ready(self, batch_id: str, plan_id: str, except_for: Collection[int]) -> int: ...
+
+    async def count_open(self, batch_id: str, plan_id: str) -> int: ...
+
+    async def written(self, batch_id: str, plan_id: str) -> list[Document]: ...
+
+
+class LineIndexes(Protocol):
+    async def read(self, index_blob: str, batch_id: str, plan_id: str, segments: Iterable[int]) -> bytes: ...
+
+
+class OutputFiles(Protocol):
+    async def insert_output(self, file: Document) -> bool: ...
+
+
+class Archives(Protocol):
+    """Provider results on this machine's disk, and for good in blobs."""
+
+    async def receive(self, stream: ResultStream) -> Path:
+        """Write a download to scratch space; the caller forgets it again."""
+        ...
+
+    def view(self, path: Path | None) -> AbstractContextManager[Archived]:
+        """The bytes of a scratch file; none at all for None."""
+        ...
+
+    async def keep(self, path: Path, batch_id: str) -> str:
+        """Archive the file's bytes verbatim for a batch; the blob's id. The scratch copy is then known by it."""
+        ...
+
+    async def keep_index(self, packed: bytes, batch_id: str) -> str:
+        """Keep a result index for a batch; the blob's id."""
+        ...
+
+    def forget(self, path: Path) -> None: ...
+
+    def open(self, blob_id: str) -> AbstractAsyncContextManager[Archived]:
+        """An archived blob's bytes, fetched to disk when they are not there."""
+        ...
+
+
+Changed = Callable[[str], Awaitable[None]]
+"""Says that something moved in the batch of this id."""
