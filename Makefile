@@ -31,7 +31,7 @@ lint: setup ## Style
 	$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
 
 types: setup ## Strict types
-	$(BIN)/mypy libs/common/src services/*/src tools/*/src
+	$(BIN)/mypy libs/common/src services/*/src tools/*/src benchmarks
 
 contracts: setup ## Import contracts
 	$(BIN)/lint-imports
@@ -48,6 +48,9 @@ test: setup ## Every suite
 test-unit: setup ## Unit suites only
 	$(BIN)/pytest libs/*/tests/unit services/*/tests/unit tools/*/tests/unit
 
+bench: setup ## Benchmarks; one alone: make bench NAME=upload
+	$(BIN)/python -m benchmarks $(NAME) $(ARGS)
+
 ##@ Run
 up: setup ## The whole system on this machine
 	$(BIN)/floopy up
@@ -61,4 +64,4 @@ kafka: setup ## Fetch Apache Kafka (Java 17 and Maven needed); the local system 
 clean: ## Remove what the commands above made
 	rm -rf .venv .cache .floopy
 
-.PHONY: help setup lock fmt lint types contracts check reference test test-unit up demo kafka clean
+.PHONY: help setup lock fmt lint types contracts check reference test test-unit bench up demo kafka clean

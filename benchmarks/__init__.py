@@ -1,0 +1,1 @@
+"""What the product can do on this machine, next to the raw limit measured in the same rounds."""

@@ -1,0 +1,28 @@
+"""`python -m benchmarks [NAME ...] [--small] [--rounds N]`: run some benchmarks, or all of them.
+
+Each starts what it needs, warms up, runs its rounds, prints a table, and closes with one line of JSON:
+`{"name", "value", "unit", "limit", "ratio", "rounds", ...}`.
+"""
+
+import argparse
+import asyncio
+import importlib
+
+from benchmarks.harness import Options, show
+
+NAMES = ("end_to_end",)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[*NAMES, []], help=", ".join(NAMES))
+    parser.add_argument("--small", action="store_true", help="small enough for CI: the figures mean little")
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    options = Options(small=arguments.small, rounds=1 if arguments.small else arguments.rounds)
+    for name in arguments.names or NAMES:
+        module = importlib.import_module(f"benchmarks.{name}")
+        show(asyncio.run(module.run(options)))
+
+
+main()

@@ -1,0 +1,158 @@
+"""The whole system for a benchmark: `floopy up` with the product's defaults, and what its processes use."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+
+READY_SECONDS = 120.0
+_PAUSE = 0.02
+_SAMPLE = 0.1
+
+
+@dataclass
+class Usage:
+    """Of one process over the time it was watched: peak resident memory in bytes, CPU seconds."""
+
+    peak_rss: int = 0
+    cpu: float = 0.0
+
+
+@dataclass
+class System:
+    """A running system; `session` talks to its API with the first organisation's key."""
+
+    data_dir: Path
+    credentials: dict[str, Any]
+    session: aiohttp.ClientSession
+    usage: dict[str, Usage] = field(default_factory=dict)
+
+    def processes(self) -> dict[str, int]:
+        rows = json.loads((self.data_dir / "processes.json").read_text())
+        return {row["name"]: row["pid"] for row in rows}
+
+    async def api(self, method: str, path: str, **options: Any) -> Any:
+        url = self.credentials["base_url"] + path
+        async with self.session.request(method, url, **options) as answer:
+            body = await answer.json()
+            if answer.status >= 300:
+                raise RuntimeError(f"{method} {path}: {answer.status} {body}")
+            return body
+
+    async def upload(self, path: Path) -> str:
+        """The id of the uploaded file."""
+        form = aiohttp.FormData()
+        form.add_field("purpose", "batch")
+        with path.open("rb") as content:
+            form.add_field("file", content, filename=path.name)
+            return str((await self.api("POST", "/files", data=form))["id"])
+
+    async def create(self, file_id: str) -> str:
+        body = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+        return str((await self.api("POST", "/batches", json=body))["id"])
+
+    async def batch(self, batch_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = await self.api("GET", f"/batches/{batch_id}")
+        return found
+
+    async def balanced(self, batch_id: str, timeout: float) -> dict[str, Any]:
+        async def ask() -> dict[str, Any] | None:
+            batch = await self.batch(batch_id)
+            ended = batch["status"] in {"completed", "failed", "expired", "cancelled"}
+            return batch if ended and batch["floopy"]["balanced"] else None
+
+        found: dict[str, Any] = await until(ask, timeout, f"balance of {batch_id}")
+        return found
+
+    async def simulator(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """A call of the simulator's control API."""
+        url = f"{self.credentials['simulator_url']}/_sim/{path}"
+        async with self.session.request("GET" if body is None else "POST", url, json=body) as answer:
+            if answer.status >= 300:
+                raise RuntimeError(f"{path}: {answer.status} {await answer.text()}")
+            return await answer.json(content_type=None)
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[dict[str, Usage]]:
+        """Peak memory and CPU seconds of every process while the body runs."""
+        watched = {name: psutil.Process(pid) for name, pid in self.processes().items()}
+        before = {name: _cpu(process) for name, process in watched.items()}
+        usage = {name: Usage() for name in watched}
+        sampling = asyncio.create_task(_sample(watched, usage))
+        try:
+            yield usage
+        finally:
+            sampling.cancel()
+            for name, process in watched.items():
+                usage[name].cpu = _cpu(process) - before[name]
+                usage[name].peak_rss = max(usage[name].peak_rss, process.memory_info().rss)
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+async def _sample(watched: Mapping[str, psutil.Process], usage: dict[str, Usage]) -> None:
+    while True:
+        for name, process in watched.items():
+            usage[name].peak_rss = max(usage[name].peak_rss, process.memory_info().rss)
+        await asyncio.sleep(_SAMPLE)
+
+
+async def until(ask: Callable[[], Awaitable[Any]], timeout: float, what: str) -> Any:
+    """What `ask` answers once that is neither None nor False; TimeoutError after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (answer := await ask()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {timeout:g} s")
+        await asyncio.sleep(_PAUSE)
+    return answer
+
+
+@asynccontextmanager
+async def running_system(
+    environment: Mapping[str, str] | None = None, *arguments: str
+) -> AsyncIterator[System]:
+    """`floopy up` in a process of its own on a fresh data directory, ended afterwards."""
+    with tempfile.TemporaryDirectory(prefix="floopy-bench-") as scratch:
+        data_dir = Path(scratch)
+        command = [str(Path(sys.executable).parent / "floopy"), "up", "--port", "0", "--data-dir", scratch]
+        log = data_dir / "up.log"
+        with log.open("w") as out:
+            process = subprocess.Popen(
+                [*command, *arguments], env={**os.environ, **(environment or {})}, stdout=out, stderr=out
+            )
+        try:
+            credentials = await _credentials(data_dir, process, log)
+            headers = {"Authorization": f"Bearer {credentials['api_key']}"}
+            async with aiohttp.ClientSession(
+                headers=headers, timeout=aiohttp.ClientTimeout(total=600)
+            ) as session:
+                yield System(data_dir, credentials, session)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(process.wait, 60)
+
+
+async def _credentials(data_dir: Path, process: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
+    async def there() -> bool:
+        if process.poll() is not None:
+            raise RuntimeError(f"floopy up ended:\n{log.read_text()[-2000:]}")
+        return (data_dir / "credentials.json").exists()
+
+    await until(there, READY_SECONDS, "a ready system")
+    found: dict[str, Any] = json.loads((data_dir / "credentials.json").read_text())
+    return found
