@@ -10,7 +10,7 @@ import importlib
 
 from benchmarks.harness import Options, show
 
-NAMES = ("end_to_end",)
+NAMES = ("upload", "download", "end_to_end", "big", "many", "api")
 
 
 def main() -> None:

@@ -1,0 +1,109 @@
+"""2,000 batches of 25 lines from 50 organisations, created as fast as the API takes them."""
+
+import asyncio
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import aiohttp
+from pydantic import SecretStr
+
+from benchmarks.data import write_chat_file
+from benchmarks.harness import Options, Outcome
+from benchmarks.load import connect, request
+from benchmarks.system import System, running_system, until
+from floopy_common.chassis.mongo import open_mongo
+from floopy_common.chassis.secrets import Keyring
+from floopy_common.settings import MongoSettings
+from floopy_common.stores.accounts import AccountStore
+from floopy_common.stores.api_keys import ApiKeyStore
+from floopy_common.stores.orgs import OrgStore
+
+CONNECTIONS = 16
+
+
+async def run(options: Options) -> Outcome:
+    batches, orgs = (40, 4) if options.small else (2_000, 50)
+    outcome = Outcome("many", "batches/s created", details={"batches": batches, "orgs": orgs})
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "in.jsonl"
+        write_chat_file(path, 25, 1_200)
+        for number in range(1, options.rounds + 1):
+            async with running_system() as system:
+                keys = await _organisations(system, orgs)
+                files = [await _upload(system, key, path) for key in keys]
+                created, seconds, balanced = await _round(system, keys, files, batches)
+                outcome.values.append(created)
+                rows.append((number, round(created), round(seconds, 1), balanced))
+    outcome.details["balanced_in_s"] = [row[2] for row in rows]
+    outcome.tables.append((("round", "created/s", "all balanced in s", "balanced"), rows))
+    return outcome
+
+
+async def _round(system: System, keys: list[str], files: list[str], batches: int) -> tuple[float, float, int]:
+    """(creates a second, seconds from the first create until the last balance, balanced batches)."""
+    connections = await connect(system.credentials["base_url"], CONNECTIONS)
+    numbers = iter(range(batches))
+    started = time.monotonic()
+
+    async def work(connection: object) -> None:
+        for number in numbers:
+            body = {
+                "input_file_id": files[number % len(files)],
+                "endpoint": "/v1/chat/completions",
+                "completion_window": "24h",
+                "metadata": {"n": str(number)},
+            }
+            wire = request(
+                "POST",
+                f"{system.credentials['base_url']}/batches",
+                keys[number % len(keys)],
+                json.dumps(body).encode(),
+            )
+            status = await connection.ask(wire)  # type: ignore[attr-defined]
+            if status != 200:
+                raise RuntimeError(f"a create was answered with {status}")
+
+    await asyncio.gather(*(work(connection) for connection in connections))
+    created = batches / (time.monotonic() - started)
+    settings = MongoSettings(
+        uri=system.credentials["mongo_uri"], database=system.credentials["mongo_database"]
+    )
+    async with open_mongo(settings, "bench") as mongo:
+
+        async def all_balanced() -> int:
+            count = await mongo.collection("batches").count({"audit.balanced": True})
+            return count if count >= batches else 0
+
+        balanced = await until(all_balanced, 600, "balance of every batch")
+    return created, time.monotonic() - started, balanced
+
+
+async def _organisations(system: System, count: int) -> list[str]:
+    """An API key of each of `count` new organisations, every one with an account at the simulator."""
+    secret = SecretStr((system.data_dir / "secret.key").read_text().strip())
+    keyring = Keyring(secret)
+    settings = MongoSettings(
+        uri=system.credentials["mongo_uri"], database=system.credentials["mongo_database"]
+    )
+    keys = []
+    async with open_mongo(settings, "bench") as mongo:
+        for number in range(count):
+            org = await OrgStore(mongo).create(f"bench {number}", "enterprise")
+            account_key = SecretStr(f"sk-bench{number:06d}")
+            await AccountStore(mongo, keyring).create(org["_id"], "openai", None, account_key)
+            _, key = await ApiKeyStore(mongo, keyring).create(org["_id"], "bench")
+            keys.append(key.get_secret_value())
+    return keys
+
+
+async def _upload(system: System, key: str, path: Path) -> str:
+    form = aiohttp.FormData()
+    form.add_field("purpose", "batch")
+    form.add_field("file", path.read_bytes(), filename="in.jsonl")
+    headers = {"Authorization": f"Bearer {key}"}
+    url = f"{system.credentials['base_url']}/files"
+    async with system.session.post(url, data=form, headers=headers) as answer:
+        return str((await answer.json())["id"])
