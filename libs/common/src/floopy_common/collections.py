@@ -63,6 +63,7 @@ COLLECTIONS: dict[str, CollectionSpec] = {
             (
                 _index("org_id", "-created_at", "-_id"),
                 _index("status", "next_look_at"),
+                _index("status", "cleanup.next_at"),
                 _index("audit.stage", "audit.next_at"),
                 _index(
                     "org_id", "idempotency_key", unique=True, where={"idempotency_key": {"$type": "string"}}

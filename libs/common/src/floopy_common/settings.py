@@ -161,6 +161,24 @@ class PollSettings(_Group):
     )
 
 
+class SettleSettings(_Group):
+    concurrency: int = Field(
+        default=4, ge=1, description="Provider batches one reconciler collects at the same time."
+    )
+    downloads: int = Field(
+        default=5, ge=0, description="Times results that lack lines are fetched again before that is accepted."
+    )
+    file_looks: int = Field(
+        default=10, ge=0, description="Times a results file that is not there is asked for again."
+    )
+    max_result: int = Field(
+        default=4 * 1024 * MIB, ge=1, description="Largest results file taken from a provider, in bytes."
+    )
+    scratch: int = Field(
+        default=4 * 1024 * MIB, ge=1, description="Bytes of archives kept on this machine's disk."
+    )
+
+
 class ScanSettings(_Group):
     interval: float = Field(
         default=2.0, gt=0, description="Seconds between two scans for work that no event announced."
@@ -228,6 +246,7 @@ class Settings(BaseSettings):
     shard: ShardSettings = Field(default=ShardSettings(), description="Size of shards.")
     retry: RetrySettings = Field(default=RetrySettings(), description="Lines worth another try.")
     poll: PollSettings = Field(default=PollSettings(), description="Looking at provider batches.")
+    settle: SettleSettings = Field(default=SettleSettings(), description="Collecting results.")
     scan: ScanSettings = Field(default=ScanSettings(), description="Scans behind the events.")
     audit: AuditSettings = Field(default=AuditSettings(), description="The audit.")
     retention: RetentionSettings = Field(default=RetentionSettings(), description="How long content is kept.")

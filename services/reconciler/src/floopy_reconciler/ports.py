@@ -47,7 +47,10 @@ class LooksStore(Protocol):
         counts: Mapping[str, int],
         files: Mapping[str, str | None] | None,
         interval: float,
+        answered: bool = True,
     ) -> Document | None: ...
+
+    async def answer_look(self, shard: Document) -> None: ...
 
     async def record_failure(self, shard: Document, delay: float, *, lost: bool = False) -> None: ...
 
@@ -130,16 +133,71 @@ class SegmentProgress(Protocol):
 class LineIndexes(Protocol):
     async def read(self, index_blob: str, batch_id: str, plan_id: str, segments: Iterable[int]) -> bytes: ...
 
+    async def starts(self, batch_id: str, plan_id: str, segments: Iterable[int]) -> list[tuple[int, int]]: ...
+
 
 class OutputFiles(Protocol):
     async def insert_output(self, file: Document) -> bool: ...
+
+
+class EndedBatches(Protocol):
+    """Terminal batches of which something is still to be removed."""
+
+    async def take(self, seconds: float) -> Document | None: ...
+
+    async def rest(self, batch_id: str, stage: str, seconds: float | None) -> None: ...
+
+    async def drop_content(self, batch_id: str) -> None: ...
+
+
+class AttemptInputs(Protocol):
+    async def leftovers(self, batch_id: str) -> list[tuple[str, str]]: ...
+
+
+class Sweeps(Protocol):
+    async def condemn_unreferenced(self, age: float) -> int: ...
+
+    async def delete_condemned(self, grace: float = 0.0) -> int: ...
+
+    async def condemn_orphan_chunks(self, age: float, after: str = "") -> str: ...
+
+    async def remove_leaked_pins(self, age: float, after: str = "") -> tuple[int, str]: ...
+
+
+class LookReports(Protocol):
+    def looked(self, outcome: str, late: float) -> None:
+        """`late`: seconds between the moment the look was due and its beginning."""
+        ...
+
+
+class SettleReports(Protocol):
+    def settled(self, ended: ShardEnd) -> None: ...
+
+    def detached(self) -> None: ...
+
+    def retried(self, lines: int) -> None: ...
+
+    def quarantined(self, kind: str, lines: int) -> None: ...
+
+
+class BatchReports(Protocol):
+    def ended(self, status: BatchStatus) -> None: ...
+
+
+class SweepReports(Protocol):
+    def swept(self, blobs: int) -> None: ...
+
+    def leaked(self, pins: int) -> None: ...
 
 
 class Archives(Protocol):
     """Provider results on this machine's disk, and for good in blobs."""
 
     async def receive(self, stream: ResultStream) -> Path:
-        """Write a download to scratch space; the caller forgets it again."""
+        """Write a download to scratch space; the caller forgets it again.
+
+        Raises Unavailable when it is not as long as announced, ResultsTooLarge when it never ends.
+        """
         ...
 
     def view(self, path: Path | None) -> AbstractContextManager[Archived]:
@@ -147,7 +205,7 @@ class Archives(Protocol):
         ...
 
     async def keep(self, path: Path, batch_id: str) -> str:
-        """Archive the file's bytes verbatim for a batch; the blob's id. The scratch copy is then known by it."""
+        """Archive the file's bytes verbatim for a batch; the blob's id, by which the copy is then known."""
         ...
 
     async def keep_index(self, packed: bytes, batch_id: str) -> str:

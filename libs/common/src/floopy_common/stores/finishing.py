@@ -99,6 +99,15 @@ class PlannedLines:
             index_blob, first * INPUT_ENTRY_BYTES, (last - first) * INPUT_ENTRY_BYTES
         )
 
+    async def starts(self, batch_id: str, plan_id: str, segments: Iterable[int]) -> list[tuple[int, int]]:
+        """(first line, number) of each of `segments`, in line order."""
+        rows = await self._segments.find_all(
+            {"batch_id": batch_id, "plan_id": plan_id, "no": {"$in": sorted(segments)}},
+            {"first_line": 1, "no": 1},
+            sort=[("no", 1)],
+        )
+        return [(row["first_line"], row["no"]) for row in rows]
+
 
 class AttemptInputStore:
     """Inputs uploaded to providers that nobody needs any more."""

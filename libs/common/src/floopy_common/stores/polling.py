@@ -127,12 +127,15 @@ class PollStore:
         counts: Mapping[str, int],
         files: Mapping[str, str | None] | None,
         interval: float,
+        answered: bool = True,
     ) -> Document | None:
         """Keep what a look showed; counts never fall. None when the shard has moved on meanwhile.
 
-        A look answers those who asked before it began; who asked later gets another at once.
+        A look answers those who asked before it began; who asked later gets another at once. With `answered`
+        false it answers nobody yet: `answer_look` does, once the batch shows what was seen.
         """
         asked_since = {"$gte": [{"$ifNull": ["$poll.asked_at", None]}, "$poll.started_at"]}
+        last_at = "$poll.started_at" if answered else {"$ifNull": ["$poll.last_at", None]}
         return await self._shards.find_and_update(
             {
                 "_id": shard["_id"],
@@ -153,15 +156,22 @@ class PollStore:
                             name: {"$max": [value, f"$provider_counts.{name}"]}
                             for name, value in counts.items()
                         },
-                        "poll.last_at": "$poll.started_at",
+                        "poll.last_at": last_at,
                         "poll.next_at": {"$cond": [asked_since, "$$NOW", expire_in(interval)]},
                     },
                 )
             ],
         )
 
+    async def answer_look(self, shard: Document) -> None:
+        """Tell those who asked before the look recorded in `shard` began that they may read the batch."""
+        await self._shards.update_one(
+            {"_id": shard["_id"], "poll.started_at": shard["poll"]["started_at"]},
+            {"$set": {"poll.last_at": shard["poll"]["started_at"]}},
+        )
+
     async def record_failure(self, shard: Document, delay: float, *, lost: bool = False) -> None:
-        """Nothing was learnt; look again in `delay` seconds. `lost`: the provider denies knowing the batch."""
+        """Nothing was learnt; look again in `delay` seconds. `lost`: the provider denies knowing it."""
         raw: Document = {
             "poll.failures": {"$add": [{"$ifNull": ["$poll.failures", 0]}, 1]},
             "poll.next_at": expire_in(delay),

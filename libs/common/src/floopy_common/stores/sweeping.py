@@ -1,12 +1,13 @@
-"""The sweeper's queries: the only place that deletes blobs."""
+"""What goes when nobody needs it any more: content of ended batches, and blobs, which only this deletes."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from floopy_common.chassis.clock import Clock, SystemClock
 from floopy_common.chassis.mongo import Document, Mongo, assign
-from floopy_common.stores.blobs import BlobState, chunks_of
-from floopy_common.stores.files import STANDING
+from floopy_common.domain.batch import TERMINAL
+from floopy_common.stores.blobs import BlobState, BlobStore, chunks_of
+from floopy_common.stores.files import STANDING, FileStore
 
 _AT_ONCE = 1_000
 """Blobs one call moves; the caller comes again until there are none."""
@@ -15,6 +16,9 @@ _KEYS_AT_ONCE = 20_000
 """Chunk keys one call looks through: one covered index scan of some 20 ms."""
 
 _BLOB_ID_BYTES = len("blob_") + 24
+_BATCH_PREFIX = "batch_"
+_ROWS_OF_CONTENT = ("requests", "scores", "judgements")
+"""Collections keyed by line id that hold content, or what is about it; ledger and rollups stay."""
 
 
 class BlobSweeper:
@@ -29,6 +33,7 @@ class BlobSweeper:
         self._blobs = mongo.collection("blobs")
         self._chunks = mongo.collection("blob_chunks")
         self._files = mongo.collection("files")
+        self._batches = mongo.collection("batches")
         self._clock = clock or SystemClock()
 
     async def condemn_unreferenced(self, age: float) -> int:
@@ -88,6 +93,40 @@ class BlobSweeper:
                 await self._blobs.insert_new(_tombstone(blob_id))
         return keys[-1]["_id"] if len(keys) == _KEYS_AT_ONCE else ""
 
+    async def remove_leaked_pins(self, age: float, after: str = "") -> tuple[int, str]:
+        """Look through the next pinned blobs behind the id `after`: (pins removed, the id reached or "").
+
+        A pin comes before its batch, so one without a batch is only noted; it goes when it was noted longer
+        than `age` ago and there is still no such batch.
+        """
+        pinned = await self._blobs.find_all(
+            {"_id": {"$gt": after}, "state": BlobState.LIVE.value, "pins": {"$ne": []}},
+            {"pins": 1, "leaks": 1},
+            sort=[("_id", 1)],
+            limit=_AT_ONCE,
+        )
+        wanted = {pin for blob in pinned for pin in blob["pins"] if pin.startswith(_BATCH_PREFIX)}
+        known = await self._batches.find_all({"_id": {"$in": sorted(wanted)}}, {"_id": 1})
+        orphans = wanted - {batch["_id"] for batch in known}
+        removed = 0
+        for blob in pinned:
+            removed += await self._judge_pins(blob, orphans, age)
+        return removed, pinned[-1]["_id"] if len(pinned) == _AT_ONCE else ""
+
+    async def _judge_pins(self, blob: Document, orphans: set[str], age: float) -> int:
+        now = self._clock.now()
+        noted = {leak["batch"]: leak["at"] for leak in blob.get("leaks") or []}
+        leaks = [
+            {"batch": pin, "at": noted.get(pin, now)} for pin in sorted(orphans.intersection(blob["pins"]))
+        ]
+        if not leaks and not noted:
+            return 0
+        gone = [leak["batch"] for leak in leaks if leak["at"] <= now - timedelta(seconds=age)]
+        await self._blobs.update_one(
+            {"_id": blob["_id"]}, {"$set": {"leaks": leaks}, "$pull": {"pins": {"$in": gone}}}
+        )
+        return len(gone)
+
     async def _is_in_a_file(self, blob_id: str) -> bool:
         return await self._files.find_one({"ranges.blob": blob_id, **STANDING}, {"_id": 1}) is not None
 
@@ -95,6 +134,51 @@ class BlobSweeper:
         last = await self._chunks.find_one(chunks_of(blob_id), {"at": 1}, sort=[("_id", -1)])
         return last is not None and last["at"] <= self._clock.now() - timedelta(seconds=age)
 
+
+class EndedStore:
+    """Terminal batches, as far as something of theirs is still to be removed.
+
+    `cleanup` in a batch: {stage, next_at}; none at all in one that another service ended.
+    """
+
+    def __init__(self, mongo: Mongo, blobs: BlobStore, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._batches = mongo.collection("batches")
+        self._rows = [mongo.collection(name) for name in _ROWS_OF_CONTENT]
+        self._blobs = blobs
+        self._files = FileStore(mongo, self._clock)
+
+    async def take(self, seconds: float) -> Document | None:
+        """The ended batch longest due, whose next time is then `seconds` away; None when none is due."""
+        now = self._clock.now()
+        ended = {"status": {"$in": [status.value for status in TERMINAL]}}
+        for due_now in (None, {"$lte": now}):
+            taken = await self._batches.find_and_update(
+                {**ended, "cleanup.next_at": due_now},
+                {"$set": {"cleanup.next_at": now + timedelta(seconds=seconds)}},
+                sort=[("cleanup.next_at", 1)],
+            )
+            if taken is not None:
+                return taken
+        return None
+
+    async def rest(self, batch_id: str, stage: str, seconds: float | None) -> None:
+        """The batch is at `stage` now and due again in `seconds`; None: never."""
+        later = _NEVER if seconds is None else self._clock.now() + timedelta(seconds=seconds)
+        await self._batches.update_one(
+            {"_id": batch_id}, {"$set": {"cleanup": {"stage": stage, "next_at": later}}}
+        )
+
+    async def drop_content(self, batch_id: str) -> None:
+        """Let go of the batch's blobs, take its files out of sight, delete its log rows and scores."""
+        await self._files.delete_outputs(batch_id)
+        for rows in self._rows:
+            await rows.delete_many({"_id": {"$gte": f"{batch_id}:", "$lt": f"{batch_id};"}})
+        await self._blobs.unpin(batch_id)
+
+
+_NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+"""Beyond every moment something can be due at."""
 
 _STANDING_FILES: Document = {
     "localField": "_id",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from floopy_common.domain.errors import LeaseLost
 from floopy_common.providers.port import (
     AccountMissing,
     BatchProvider,
@@ -16,12 +17,10 @@ from floopy_common.providers.port import (
     ProviderDirectory,
     ProviderError,
 )
-from floopy_common.domain.errors import LeaseLost
-from floopy_common.domain.shard import ShardState
 from floopy_reconciler.core.cancel import cancel_upstream, wants_cancel
 from floopy_reconciler.core.look import Look, Pace, understand
 from floopy_reconciler.core.settle import Settler
-from floopy_reconciler.ports import Changed, Document, Hit, LooksStore
+from floopy_reconciler.ports import Changed, Document, Hit, LookReports, LooksStore, Now
 
 _log = logging.getLogger(__name__)
 
@@ -105,7 +104,8 @@ class Poller:
         pace: Pace,
         claim_for: float,
         changed: Changed,
-        report: Callable[[LookOutcome], None],
+        reports: LookReports,
+        now: Now,
         hit: Hit,
     ) -> None:
         self._shards = shards
@@ -115,7 +115,8 @@ class Poller:
         self._pace = pace
         self._claim_for = claim_for
         self._changed = changed
-        self._report = report
+        self._reports = reports
+        self._now = now
         self._hit = hit
 
     async def step(self) -> bool:
@@ -130,25 +131,31 @@ class Poller:
                 continue
             claimed = await self._shards.claim_look(shard["_id"], self._claim_for)
             if claimed is not None:
-                looks.start(claimed["account_id"], self.look(claimed))
+                looks.start(claimed["account_id"], self.look(claimed, self._late(shard)))
                 started = True
         return started
 
-    async def look(self, shard: Document) -> None:
+    def _late(self, shard: Document) -> float:
+        due_at = (shard.get("poll") or {}).get("next_at")
+        return 0.0 if due_at is None else (self._now() - due_at).total_seconds()
+
+    async def look(self, shard: Document, late: float = 0.0) -> None:
         """One look at one provider batch; whatever it ends in, the next one is set."""
+        self._reports.looked((await self._look(shard)).value, late)
+
+    async def _look(self, shard: Document) -> LookOutcome:
         try:
             provider = await self._providers.for_account(shard["account_id"])
             seen = await self._ask(provider, shard)
         except NotFound:
-            await self._failed(shard, lost=True)
+            return await self._failed(shard, lost=True)
         except (ProviderError, AccountMissing) as error:
             _log.warning(
                 "no look at a provider batch",
                 extra={"event": "look_failed", "shard_id": shard["_id"], "cause": str(error)},
             )
-            await self._failed(shard, lost=False)
-        else:
-            await self._seen(shard, seen, provider)
+            return await self._failed(shard, lost=False)
+        return await self._seen(shard, seen, provider)
 
     async def _ask(self, provider: BatchProvider, shard: Document) -> ProviderBatch:
         if wants_cancel(shard):
@@ -157,32 +164,35 @@ class Poller:
                 return cancelled
         return await provider.get(shard["provider_batch_id"])
 
-    async def _failed(self, shard: Document, *, lost: bool) -> None:
+    async def _failed(self, shard: Document, *, lost: bool) -> LookOutcome:
         failures = ((shard.get("poll") or {}).get("failures") or 0) + 1
         await self._shards.record_failure(shard, self._pace.after_failure(failures), lost=lost)
-        self._report(LookOutcome.LOST if lost else LookOutcome.UNAVAILABLE)
-        if lost:
-            _log.error(
-                "the provider does not know a batch it accepted",
-                extra={"event": "provider_lost", "shard_id": shard["_id"]},
-            )
+        if not lost:
+            return LookOutcome.UNAVAILABLE
+        _log.error(
+            "the provider does not know a batch it accepted",
+            extra={"event": "provider_lost", "shard_id": shard["_id"]},
+        )
+        return LookOutcome.LOST
 
-    async def _seen(self, shard: Document, seen: ProviderBatch, provider: BatchProvider) -> None:
+    async def _seen(self, shard: Document, seen: ProviderBatch, provider: BatchProvider) -> LookOutcome:
         look = understand(shard, seen)
-        self._report(_outcome(look))
         after = await self._shards.record_look(
             shard,
             status=look.status.value,
             counts=look.counts,
             files=look.files,
             interval=self._pace.after(shard, look),
+            answered=not look.changed,
         )
-        if after is None:
-            return
-        if look.changed:
-            await self._changed(shard["batch_id"])
-        if look.status.is_terminal:
-            self._collect(after, look, provider)
+        if after is not None:
+            if look.changed:
+                await self._changed(shard["batch_id"])
+                # who waits for this look reads the batch next, so the batch comes first
+                await self._shards.answer_look(after)
+            if look.status.is_terminal:
+                self._collect(after, look, provider)
+        return _outcome(look)
 
     def _collect(self, shard: Document, look: Look, provider: BatchProvider) -> None:
         """Start collecting the results if there is room; else the next look, which is soon, does."""

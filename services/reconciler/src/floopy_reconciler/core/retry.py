@@ -27,7 +27,10 @@ class RetryPolicy:
 
 
 def retry_shard(
-    parent: Document, lines: Sequence[int], of_parent: Sequence[int], segment_starts: Sequence[tuple[int, int]]
+    parent: Document,
+    lines: Sequence[int],
+    of_parent: Sequence[int],
+    segment_starts: Sequence[tuple[int, int]],
 ) -> Document:
     """A planned shard over `lines` of its parent, whose lines are `of_parent`; both sorted.
 

@@ -1,0 +1,253 @@
+"""Collects what a provider batch left: download, verify, archive, retry what failed in passing, settle."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from floopy_common.domain.index import SOURCE_ERROR, SOURCE_OUTPUT, pack_result
+from floopy_common.domain.shard import ShardEnd
+from floopy_common.providers.port import BatchProvider, NotFound, ProviderError, ProviderStatus
+from floopy_reconciler.core.lines import lines_of
+from floopy_reconciler.core.look import Look
+from floopy_reconciler.core.refuse import Refuser
+from floopy_reconciler.core.results import Expected, Joined, join_results
+from floopy_reconciler.core.retry import RetryPolicy, retry_shard
+from floopy_reconciler.errors import ResultsTooLarge
+from floopy_reconciler.ports import (
+    Archives,
+    Batches,
+    Changed,
+    Document,
+    Hit,
+    Hold,
+    LineIndexes,
+    Now,
+    ResultFormat,
+    SettleReports,
+    SettlingStore,
+)
+
+_log = logging.getLogger(__name__)
+
+_SOURCES = ((SOURCE_OUTPUT, "output"), (SOURCE_ERROR, "error"))
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How often results that are not whole are fetched again before they count as all there is.
+
+    `for_lines`: there are results, but lines are missing; `for_files`: a file is missing altogether.
+    """
+
+    for_lines: int
+    for_files: int
+    shortest: float
+    longest: float
+
+    def delay(self, downloads: int) -> float:
+        return min(self.shortest * 2.0 ** min(downloads, 20), self.longest)
+
+
+@dataclass
+class _Results:
+    """Scratch copies by source; `gone`: a file that the provider named cannot be had."""
+
+    paths: dict[int, Path] = field(default_factory=dict)
+    gone: bool = False
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What the scratch copies say; `sizes` in bytes, by source."""
+
+    joined: Joined
+    sizes: dict[int, int]
+    lines: Sequence[int]
+
+
+class Settler:
+    """Takes a shard whose provider batch has ended to its own end."""
+
+    def __init__(
+        self,
+        *,
+        shards: SettlingStore,
+        batches: Batches,
+        lines: LineIndexes,
+        archives: Archives,
+        formats: Callable[[str], ResultFormat],
+        retries: RetryPolicy,
+        refuser: Refuser,
+        patience: Patience,
+        changed: Changed,
+        reports: SettleReports,
+        now: Now,
+        hit: Hit,
+    ) -> None:
+        self._shards = shards
+        self._batches = batches
+        self._lines = lines
+        self._archives = archives
+        self._formats = formats
+        self._retries = retries
+        self._refuser = refuser
+        self._patience = patience
+        self._changed = changed
+        self._reports = reports
+        self._now = now
+        self._hit = hit
+
+    async def settle(self, shard: Document, look: Look, provider: BatchProvider) -> None:
+        """Whatever it ends in, the shard is settled, refused, waiting, or due for another look."""
+        if look.status is ProviderStatus.FAILED and not any(look.files.values()):
+            if await self._refuser.refuse(shard, look):
+                self._reports.settled(ShardEnd.REFUSED)
+        else:
+            async with self._shards.hold(shard) as hold:
+                if hold is None:
+                    return
+                await self._collect(hold, look, provider)
+        await self._changed(shard["batch_id"])
+
+    async def _collect(self, hold: Hold, look: Look, provider: BatchProvider) -> None:
+        results = _Results()
+        try:
+            try:
+                await self._fetch(look, provider, results)
+            except ProviderError as error:
+                _log.warning(
+                    "results did not come through",
+                    extra={"event": "download_failed", "shard_id": hold.shard["_id"], "cause": str(error)},
+                )
+                await hold.let_go(self._patience.delay(hold.shard.get("downloads") or 0))
+                return
+            self._hit("settle.after_download")
+            await self._judge(hold, look, results)
+        finally:
+            for path in results.paths.values():
+                self._archives.forget(path)
+
+    async def _fetch(self, look: Look, provider: BatchProvider, results: _Results) -> None:
+        for source, name in _SOURCES:
+            file_id = look.files.get(name)
+            if file_id is None:
+                continue
+            try:
+                async with provider.open_result(file_id) as stream:
+                    results.paths[source] = await self._archives.receive(stream)
+            except (NotFound, ResultsTooLarge) as error:
+                results.gone = True
+                _log.error(
+                    "results cannot be had",
+                    extra={"event": "results_gone", "source": name, "cause": str(error)},
+                )
+
+    async def _judge(self, hold: Hold, look: Look, results: _Results) -> None:
+        shard = hold.shard
+        batch = await self._batches.get(shard["batch_id"])
+        if batch is None or batch.get("plan") is None:
+            raise LookupError(f"shard {shard['_id']} belongs to no planned batch")
+        read = await self._read(batch, shard, look, results)
+        downloads = shard.get("downloads") or 0
+        if read.joined.all_foreign:
+            _log.error(
+                "adopted provider batch is not ours",
+                extra={"event": "foreign_results", "shard_id": shard["_id"]},
+            )
+            self._reports.detached()
+            await hold.detach()
+        elif downloads < self._bound(look, results, read):
+            await hold.download_again(self._patience.delay(downloads))
+        else:
+            await self._keep(hold, batch, results, read, ended_as(look, batch, gone=results.gone))
+
+    def _bound(self, look: Look, results: _Results, read: _Read) -> int:
+        """How often these results are worth fetching again."""
+        if is_whole(look, read.joined, len(read.lines)):
+            return 0
+        return self._patience.for_lines if results.paths and not results.gone else self._patience.for_files
+
+    async def _read(self, batch: Document, shard: Document, look: Look, results: _Results) -> _Read:
+        packed = await self._lines.read(
+            batch["plan"]["index_blob"], batch["_id"], shard["plan_id"], shard["segments"]
+        )
+        lines = lines_of(shard, packed)
+        expected = Expected(
+            nonce_of(shard),
+            frozenset(lines),
+            keep_never_run=look.status is ProviderStatus.COMPLETED,
+        )
+        joined, sizes = await asyncio.to_thread(self._join, results, expected, shard["provider"])
+        return _Read(joined, sizes, lines)
+
+    def _join(self, results: _Results, expected: Expected, provider: str) -> tuple[Joined, dict[int, int]]:
+        """Reads every byte, so it runs beside the event loop."""
+        with ExitStack() as open_files:
+            sources = [
+                (source, open_files.enter_context(self._archives.view(path)))
+                for source, path in results.paths.items()
+            ]
+            joined = join_results(sources, expected, self._formats(provider))
+            return joined, {source: len(data) for source, data in sources}
+
+    async def _keep(
+        self, hold: Hold, batch: Document, results: _Results, read: _Read, ended: ShardEnd
+    ) -> None:
+        archive = await self._archive(batch["_id"], results, read)
+        self._hit("settle.after_archive")
+        await self._try_again(batch, hold.shard, read)
+        await hold.settle(archive, ended)
+        self._hit("settle.after_settle")
+        self._reports.settled(ended)
+        for kind, number in asdict(read.joined.quarantined).items():
+            self._reports.quarantined(kind, number)
+
+    async def _archive(self, batch_id: str, results: _Results, read: _Read) -> Document | None:
+        if not results.paths:
+            return None
+        kept: Document = {"output": None, "error": None}
+        for source, name in _SOURCES:
+            if read.sizes.get(source):
+                blob = await self._archives.keep(results.paths[source], batch_id)
+                kept[name] = {"blob": blob, "length": read.sizes[source]}
+        index = await self._archives.keep_index(pack_result(read.joined.in_order()), batch_id)
+        return {
+            "index_blob": index,
+            **kept,
+            "lines": len(read.joined.entries),
+            "quarantined": asdict(read.joined.quarantined),
+        }
+
+    async def _try_again(self, batch: Document, shard: Document, read: _Read) -> None:
+        """Before the shard counts as settled, so that no line is ever without a shard to wait for."""
+        lines = read.joined.retryable()
+        if not lines or not self._retries.allows(batch, shard, self._now()):
+            return
+        starts = await self._lines.starts(batch["_id"], shard["plan_id"], shard["segments"])
+        await self._shards.insert_retry(retry_shard(shard, lines, read.lines, starts))
+        self._hit("settle.after_retry_shard")
+        self._reports.retried(len(lines))
+
+
+def nonce_of(shard: Document) -> str:
+    """The nonce of the attempt that made the shard's provider batch."""
+    made = [a for a in shard["attempts"] if a["provider_batch_id"] == shard["provider_batch_id"]]
+    return str(made[-1]["nonce"])
+
+
+def is_whole(look: Look, joined: Joined, lines: int) -> bool:
+    """Whether every line is there that must be: all of them where the provider finished."""
+    finished = look.status is ProviderStatus.COMPLETED
+    return not joined.truncated and joined.present >= (lines if finished else min(lines, look.accounted))
+
+
+def ended_as(look: Look, batch: Document, *, gone: bool) -> ShardEnd:
+    """What explains the lines without an answer: our own decision to end the batch before the provider's."""
+    if gone:
+        return ShardEnd.LOST
+    if look.status not in {ProviderStatus.EXPIRED, ProviderStatus.CANCELLED}:
+        return ShardEnd.FINISHED
+    return ShardEnd(batch.get("ending") or look.status.value)

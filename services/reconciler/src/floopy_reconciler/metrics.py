@@ -1,0 +1,56 @@
+"""Metrics of the reconciler; labels are words of the product, never organisations or batches."""
+
+from prometheus_client import Counter, Histogram
+
+from floopy_common.domain.batch import BatchStatus
+from floopy_common.domain.shard import ShardEnd
+
+_LATE = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0)
+_LONG = (0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0)
+
+LOOKS = Counter("floopy_looks_total", "Looks at provider batches.", ["outcome"])
+LOOK_LATENESS = Histogram(
+    "floopy_look_lateness_seconds", "How long after it was due a look began.", buckets=_LATE
+)
+SHARDS_SETTLED = Counter("floopy_shards_settled_total", "Shards that ended.", ["ended"])
+SHARDS_DETACHED = Counter(
+    "floopy_shards_detached_total", "Provider batches that turned out to be somebody else's."
+)
+LINES_RETRIED = Counter("floopy_lines_retried_total", "Lines that were given another provider batch.")
+LINES_QUARANTINED = Counter(
+    "floopy_lines_quarantined_total", "Result lines that never became an answer.", ["kind"]
+)
+BATCHES_ENDED = Counter("floopy_batches_ended_total", "Batches that became terminal.", ["status"])
+DOWNLOADED_BYTES = Counter("floopy_downloaded_bytes_total", "Bytes of results downloaded from providers.")
+DOWNLOAD_SECONDS = Histogram("floopy_download_seconds", "Seconds one results file took.", buckets=_LONG)
+BLOBS_SWEPT = Counter("floopy_blobs_swept_total", "Blobs that were deleted because nobody referred to them.")
+PINS_LEAKED = Counter("floopy_pins_leaked_total", "Pins of batches that never came to be, removed.")
+
+
+class PrometheusReports:
+    """Counts what the core reports."""
+
+    def looked(self, outcome: str, late: float) -> None:
+        LOOKS.labels(outcome).inc()
+        LOOK_LATENESS.observe(max(0.0, late))
+
+    def settled(self, ended: ShardEnd) -> None:
+        SHARDS_SETTLED.labels(ended.value).inc()
+
+    def detached(self) -> None:
+        SHARDS_DETACHED.inc()
+
+    def retried(self, lines: int) -> None:
+        LINES_RETRIED.inc(lines)
+
+    def quarantined(self, kind: str, lines: int) -> None:
+        LINES_QUARANTINED.labels(kind).inc(lines)
+
+    def ended(self, status: BatchStatus) -> None:
+        BATCHES_ENDED.labels(status.value).inc()
+
+    def swept(self, blobs: int) -> None:
+        BLOBS_SWEPT.inc(blobs)
+
+    def leaked(self, pins: int) -> None:
+        PINS_LEAKED.inc(pins)
