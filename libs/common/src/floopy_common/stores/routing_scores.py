@@ -1,0 +1,120 @@
+"""Standings of models, as a projection that any replay leaves as it is.
+
+Each segment adds one document per model, replaced and never incremented (`score_rollups`); a standing
+(`routing_scores`) is computed anew from the latest of them. Both carry a mark for what is still to be done, so
+that a crash between two steps loses nothing.
+"""
+
+from typing import Any, Final
+
+from floopy_common.chassis.mongo import Document, Mongo
+from floopy_common.domain.ids import line_id, new_lease_token, rollup_id
+from floopy_common.events.scores import RoutingScore, ScoreStatus, routing_key
+
+LATEST_SEGMENTS: Final = 200
+"""What a standing is computed from: a model is judged by how it does now, and the sum stays cheap."""
+_PENDING_AT_ONCE: Final = 500
+_MAX_MODEL: Final = 256
+"""A longer name is nobody's model and would make a key nobody wants."""
+
+_COMPARED: Final = ("lines", "quality_sum", "completed_at", "scorer_version")
+
+
+class RoutingScoreStore:
+    """The collections `score_rollups` and `routing_scores`."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._scores = mongo.collection("scores")
+        self._rollups = mongo.collection("score_rollups")
+        self._standings = mongo.collection("routing_scores")
+
+    async def roll_up(self, batch_id: str, segment: int, first_line: int, last_line: int) -> bool:
+        """Write what a complete segment adds to each model; False when that was there already."""
+        groups = await self._scores.aggregate(
+            [
+                {
+                    "$match": {
+                        "_id": {"$gte": line_id(batch_id, first_line), "$lte": line_id(batch_id, last_line)},
+                        "status": ScoreStatus.SCORED.value,
+                    }
+                },
+                {
+                    "$group": {
+                        "_id": {"org_id": "$org_id", "provider": "$provider", "model": "$model"},
+                        "lines": {"$sum": 1},
+                        "quality_sum": {"$sum": "$quality"},
+                        "completed_at": {"$max": "$completed_at"},
+                        "scorer_version": {"$max": "$scorer_version"},
+                    }
+                },
+            ]
+        )
+        prefix = rollup_id(batch_id, segment)
+        known = await self._rollups.find_all({"_id": {"$gte": f"{prefix}:", "$lt": f"{prefix};"}})
+        wanted = {rollup["_id"]: rollup for rollup in _rollups(groups, batch_id, segment)}
+        for old in known:
+            # a model that has no rows left keeps its document, so that its standing is computed once more
+            wanted.setdefault(old["_id"], {**old, "lines": 0, "quality_sum": 0.0})
+        before = {rollup["_id"]: rollup for rollup in known}
+        changed = [rollup for key, rollup in wanted.items() if _differs(before.get(key), rollup)]
+        for rollup in changed:
+            pending = {**rollup, "pending": True, "mark": new_lease_token()}
+            await self._rollups.replace({"_id": rollup["_id"]}, pending, upsert=True)
+        return bool(changed)
+
+    async def pending(self) -> list[Document]:
+        """Rollups whose standings do not contain them yet."""
+        return await self._rollups.find_all({"pending": True}, limit=_PENDING_AT_ONCE)
+
+    async def settle(self, rollup: Document) -> None:
+        """The standing contains this rollup as it was read; one that has changed since stays pending."""
+        await self._rollups.update_one(
+            {"_id": rollup["_id"], "mark": rollup["mark"]}, {"$set": {"pending": False}}
+        )
+
+    async def latest(self, org_id: str, provider: str, model: str) -> list[Document]:
+        """The rollups a standing is computed from, the latest first."""
+        scope = {"org_id": org_id, "provider": provider, "model": model}
+        return await self._rollups.find_all(scope, sort=[("completed_at", -1)], limit=LATEST_SEGMENTS)
+
+    async def standing(self, org_id: str, provider: str, model: str) -> RoutingScore | None:
+        found = await self._standings.find_one({"_id": routing_key(org_id, provider, model)})
+        return None if found is None else RoutingScore.model_validate(found)
+
+    async def replace(self, score: RoutingScore) -> bool:
+        """Store a standing that follows the version before it; False when another writer was faster."""
+        key = routing_key(score.org_id, score.provider, score.model)
+        document = {"_id": key, **score.model_dump(), "unpublished": True}
+        if score.version == 1:
+            return await self._standings.insert_new(document)
+        matched = await self._standings.replace({"_id": key, "version": score.version - 1}, document)
+        return matched == 1
+
+    async def unpublished(self) -> list[RoutingScore]:
+        found = await self._standings.find_all({"unpublished": True}, limit=_PENDING_AT_ONCE)
+        return [RoutingScore.model_validate(document) for document in found]
+
+    async def published(self, score: RoutingScore) -> None:
+        """The broker has this version; one that came later, perhaps sent before it, is to be sent again."""
+        key = routing_key(score.org_id, score.provider, score.model)
+        if not await self._standings.update_one(
+            {"_id": key, "version": score.version}, {"$set": {"unpublished": False}}
+        ):
+            await self._standings.update_one({"_id": key}, {"$set": {"unpublished": True}})
+
+
+def _rollups(groups: list[Document], batch_id: str, segment: int) -> list[Document]:
+    rollups = []
+    for group in groups:
+        scope: dict[str, Any] = group.pop("_id")
+        if scope["model"] is None or len(scope["model"]) > _MAX_MODEL:
+            continue
+        key = f"{rollup_id(batch_id, segment)}:{scope['provider']}:{scope['model']}"
+        # a sum of doubles depends on their order in the last digits; quality has four
+        group["quality_sum"] = round(group["quality_sum"], 4)
+        rollups.append({"_id": key, **scope, "batch_id": batch_id, "segment": segment, **group})
+    return rollups
+
+
+def _differs(before: Document | None, after: Document) -> bool:
+    return before is None or any(before[name] != after[name] for name in _COMPARED)

@@ -1,0 +1,157 @@
+"""Reads the bodies of lines: one blob range per side for a whole run of them, not one per line."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from typing import Final, NamedTuple, cast
+
+import msgspec
+
+from floopy_common.domain.errors import BlobCorrupt, BlobMissing
+from floopy_common.events.lines import Content, LineCompleted
+from floopy_feedback.ports import Blobs
+
+MAX_READ: Final = 8 * 1024 * 1024
+"""Bytes of one read, and of the longest body that is scored at all."""
+MAX_GAP: Final = 64 * 1024
+"""Bytes between two bodies that are read along: a megabyte costs about what another round trip does."""
+
+Body = bytes | memoryview | msgspec.Raw
+
+
+class Exchange(NamedTuple):
+    """A line with both of its bodies, or with the reason why they cannot be had."""
+
+    line: LineCompleted
+    request: Body = b""
+    response: Body = b""
+    failure: str | None = None
+
+
+class _Span(NamedTuple):
+    """A range of one blob; an empty `blob` stands for bodies that came with their events."""
+
+    blob: str
+    start: int
+    stop: int
+
+    def with_body(self, content: Content) -> "_Span | None":
+        """This span and the body; None when they do not belong into one read."""
+        body = _span(content)
+        if not body.blob or not self.blob:
+            return self if body.blob == self.blob else None
+        gap = body.start - self.stop
+        if body.blob != self.blob or not 0 <= gap <= MAX_GAP or body.stop - self.start > MAX_READ:
+            return None
+        return _Span(self.blob, self.start, body.stop)
+
+
+class _Run(NamedTuple):
+    lines: list[LineCompleted]
+    request: _Span
+    response: _Span
+
+
+async def read_exchanges(blobs: Blobs, lines: Iterable[LineCompleted]) -> AsyncIterator[Exchange]:
+    """Every line once, in order; a failure of the database itself raises."""
+    for run in _runs(lines):
+        async for exchange in _read_run(blobs, run):
+            yield exchange
+
+
+def _runs(lines: Iterable[LineCompleted]) -> Iterator[_Run]:
+    run: _Run | None = None
+    for line in lines:
+        longer = None if run is None else _extended(run, line)
+        if run is not None and longer is None:
+            yield run
+        run = longer or _Run([line], _span(line.request), _span(_response(line)))
+    if run is not None:
+        yield run
+
+
+def _extended(run: _Run, line: LineCompleted) -> _Run | None:
+    alone = (line, run.lines[0])
+    if any(one.request.continued or _response(one).continued for one in alone):
+        return None
+    request = run.request.with_body(line.request)
+    response = run.response.with_body(_response(line))
+    if request is None or response is None:
+        return None
+    run.lines.append(line)
+    return _Run(run.lines, request, response)
+
+
+def _span(content: Content) -> _Span:
+    if content.body is not msgspec.UNSET:
+        return _Span("", 0, 0)
+    return _Span(content.blob, content.offset, content.offset + content.length)
+
+
+def _response(line: LineCompleted) -> Content:
+    if line.response is None:
+        raise ValueError(f"{line.line_id} succeeded without a response")
+    return line.response
+
+
+async def _read_run(blobs: Blobs, run: _Run) -> AsyncIterator[Exchange]:
+    if any(_size(one) > MAX_READ for one in (run.lines[0].request, _response(run.lines[0]))):
+        yield Exchange(run.lines[0], failure="too_large")
+        return
+    try:
+        requests, responses = await _read_sides(blobs, run)
+    except BlobMissing:
+        for line in run.lines:
+            yield Exchange(line, failure="blob_missing")
+    except BlobCorrupt:
+        async for exchange in _read_around(blobs, run):
+            yield exchange
+    else:
+        for line, request, response in zip(run.lines, requests, responses, strict=True):
+            yield Exchange(line, request, response)
+
+
+async def _read_around(blobs: Blobs, run: _Run) -> AsyncIterator[Exchange]:
+    """Halve a run until the damage is alone, so that it costs no line its score but those it hit."""
+    if len(run.lines) == 1:
+        yield Exchange(run.lines[0], failure="blob_corrupt")
+        return
+    middle = len(run.lines) // 2
+    for half in (run.lines[:middle], run.lines[middle:]):
+        async for exchange in read_exchanges(blobs, half):
+            yield exchange
+
+
+async def _read_sides(blobs: Blobs, run: _Run) -> tuple[list[Body], list[Body]]:
+    """Both at the same time; of two failures the one that says nothing about the content is raised."""
+    requests, responses = await asyncio.gather(
+        _read_side(blobs, run.request, [line.request for line in run.lines]),
+        _read_side(blobs, run.response, [_response(line) for line in run.lines]),
+        return_exceptions=True,
+    )
+    failures = [result for result in (requests, responses) if isinstance(result, BaseException)]
+    if failures:
+        raise min(failures, key=lambda failure: isinstance(failure, BlobMissing | BlobCorrupt))
+    return cast("list[Body]", requests), cast("list[Body]", responses)
+
+
+async def _read_side(blobs: Blobs, span: _Span, contents: Sequence[Content]) -> list[Body]:
+    """One side of a run; BlobMissing or BlobCorrupt."""
+    if not span.blob:
+        return [_inline(content) for content in contents]
+    data = await blobs.read_bytes(span.blob, span.start, span.stop - span.start)
+    if contents[0].continued:
+        rest = [await blobs.read_bytes(part.blob, part.offset, part.length) for part in contents[0].continued]
+        return [b"".join([data, *rest])]
+    view = memoryview(data)
+    starts = [content.offset - span.start for content in contents]
+    return [view[at : at + content.length] for at, content in zip(starts, contents, strict=True)]
+
+
+def _inline(content: Content) -> msgspec.Raw:
+    if isinstance(content.body, msgspec.Raw):
+        return content.body
+    raise ValueError("a body that is neither here nor anywhere")
+
+
+def _size(content: Content) -> int:
+    return content.length + sum(part.length for part in content.continued)

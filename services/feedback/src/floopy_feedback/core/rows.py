@@ -1,0 +1,93 @@
+"""From lines to score rows: exactly one each, whatever stands in the way of a score."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from floopy_common.domain.line import LineStatus
+from floopy_common.events.lines import LineCompleted
+from floopy_common.events.scores import ScoreStatus
+from floopy_feedback.core.checks import SCORER_VERSION
+from floopy_feedback.core.content import Exchange, read_exchanges
+from floopy_feedback.core.exchange import Unreadable
+from floopy_feedback.core.score import Score, Scorer
+from floopy_feedback.ports import Blobs, Contexts, Document
+
+SCORED_ENDPOINT: Final = "/v1/chat/completions"
+_BREATH: Final = 100
+"""Lines scored before the loop may do something else: a few milliseconds."""
+
+
+class RowMaker:
+    """Scores lines that can be scored, and says of the others why not."""
+
+    def __init__(self, *, contexts: Contexts, blobs: Blobs, scorer: Scorer) -> None:
+        self._contexts = contexts
+        self._blobs = blobs
+        self._scorer = scorer
+
+    async def rows(self, lines: Sequence[LineCompleted]) -> list[Document]:
+        """One row per line. Raises only what says nothing about a line, so trying again can help."""
+        contexts = await self._contexts.get_many({line.batch_id for line in lines})
+        rows: list[Document] = []
+        chat: list[LineCompleted] = []
+        for line in lines:
+            row = _unscored(line, contexts)
+            if row is None:
+                chat.append(line)
+            else:
+                rows.append(row)
+        async for exchange in read_exchanges(self._blobs, chat):
+            rows.append(self._scored(exchange))
+            if len(rows) % _BREATH == 0:
+                await asyncio.sleep(0)
+        return rows
+
+    def _scored(self, exchange: Exchange) -> Document:
+        line = exchange.line
+        if exchange.failure is not None:
+            return _error(line, exchange.failure)
+        try:
+            score = self._scorer.score(exchange.request, exchange.response)
+        except Unreadable as error:
+            return _error(line, error.args[0])
+        return _row(line, ScoreStatus.SCORED, score)
+
+
+def _unscored(line: LineCompleted, contexts: Mapping[str, Document]) -> Document | None:
+    """The row of a line that has no score to be had; None for one that has."""
+    context = contexts.get(line.batch_id)
+    if context is None:
+        return _error(line, "unknown_batch")
+    if not context["feedback"]:
+        return _row(line, ScoreStatus.NOT_IN_PLAN)
+    if line.status is not LineStatus.SUCCEEDED or line.endpoint != SCORED_ENDPOINT:
+        return _row(line, ScoreStatus.NOT_APPLICABLE)
+    return _error(line, "no_response") if line.response is None else None
+
+
+def _error(line: LineCompleted, reason: str) -> Document:
+    row = _row(line, ScoreStatus.ERROR)
+    row["checks"] = {"content": {"ok": False, "detail": reason}}
+    return row
+
+
+def _row(line: LineCompleted, status: ScoreStatus, score: Score | None = None) -> Document:
+    checks: dict[str, Any] = {}
+    if score is not None:
+        checks = {name: {"ok": check.ok, "detail": check.detail} for name, check in score.checks.items()}
+    return {
+        "_id": line.line_id,
+        "org_id": line.org_id,
+        "batch_id": line.batch_id,
+        "segment": line.segment.no,
+        "line_no": line.line_no,
+        "custom_id": line.custom_id,
+        "status": status.value,
+        "scorer_version": SCORER_VERSION,
+        "quality": None if score is None else score.quality,
+        "checks": checks,
+        "provider": line.provider,
+        "model": line.model,
+        "completed_at": line.timing.completed_at,
+    }

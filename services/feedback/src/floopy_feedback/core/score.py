@@ -1,0 +1,51 @@
+"""Scores one exchange: every check that applies to it, and what they add up to."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from floopy_feedback.core.answer import check_answer
+from floopy_feedback.core.checks import Check, Checks, quality
+from floopy_feedback.core.exchange import Choice, Request, read_request, read_response
+from floopy_feedback.core.finish import check_finish
+from floopy_feedback.core.json_output import check_json, wants_json
+from floopy_feedback.core.refusal import check_refusal
+from floopy_feedback.core.repetition import check_repetition
+from floopy_feedback.core.schemas import SchemaCache
+from floopy_feedback.core.tools import check_tools
+
+
+@dataclass(frozen=True)
+class Score:
+    """The verdict on a line: that of its worst choice."""
+
+    quality: float
+    checks: Checks
+
+
+class Scorer:
+    """The heuristics with the schemas they compiled; the same bytes give the same score, whenever."""
+
+    def __init__(self, schemas: SchemaCache | None = None) -> None:
+        self._schemas = schemas if schemas is not None else SchemaCache()
+
+    def score(self, request_body: bytes | msgspec.Raw, response_body: bytes | msgspec.Raw) -> Score:
+        """Raises Unreadable when a body is not what its endpoint sends."""
+        request = read_request(request_body)
+        scores = [self._score_choice(request, choice) for choice in read_response(response_body).choices]
+        return min(scores, key=lambda score: score.quality)
+
+    def _score_choice(self, request: Request, choice: Choice) -> Score:
+        message = choice.message
+        text = message.text()
+        checks: dict[str, Check] = {
+            "finish": check_finish(choice.finish_reason),
+            "answer": check_answer(message, text),
+            "refusal": check_refusal(message, text),
+        }
+        if wants_json(request.response_format):
+            checks.update(check_json(request.response_format, message, text, self._schemas))
+        elif text:
+            checks["repetition"] = check_repetition(text)
+        checks.update(check_tools(request, message, self._schemas))
+        return Score(quality(checks), checks)
