@@ -20,6 +20,12 @@ class BatchStore:
         """Insert a new batch with its pending event; False when its idempotency key is taken."""
         return await self.collection.insert_new(batch)
 
+    async def announce(self, batch: Document, *, event: str, by: str, now: datetime) -> bool:
+        """Insert a new batch with the event that tells of it; False when its idempotency key is taken."""
+        event_id, value = lifecycle_event(event, batch, at=now)
+        pending = entry(event_id=event_id, topic=event, key=batch["_id"], by=by, value=value)
+        return await self.insert({**batch, "outbox": [pending]})
+
     async def get(self, batch_id: str) -> Document | None:
         return await self.collection.find_one({"_id": batch_id})
 
@@ -39,6 +45,12 @@ class BatchStore:
 
     async def find_by_idempotency_key(self, org_id: str, key: str) -> Document | None:
         return await self.collection.find_one({"org_id": org_id, "idempotency_key": key})
+
+    async def release_idempotency_key(self, batch_id: str, key: str) -> None:
+        """Let the key be used for another batch."""
+        await self.collection.update_one(
+            {"_id": batch_id, "idempotency_key": key}, {"$unset": {"idempotency_key": ""}}
+        )
 
     async def absorb_retry(
         self, api_key_id: str, request_hash: str, since: datetime, retry_count: int

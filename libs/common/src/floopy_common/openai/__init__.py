@@ -1,0 +1,1 @@
+"""The wire types of OpenAI's public surface, and nothing else."""

@@ -1,0 +1,1 @@
+"""What the API decides, without knowing of HTTP or MongoDB."""

@@ -1,0 +1,30 @@
+"""Everything handlers find in the application and on a request."""
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from floopy_api.core.authentication import Authenticator, Caller
+from floopy_api.core.batches import Batches
+from floopy_api.core.files import Files
+from floopy_api.ports import Bytes
+from floopy_common.stores.blobs import BlobStore
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One request on its way: its id, and when it came, by the monotonic clock."""
+
+    request_id: str
+    began: float
+
+
+AUTHENTICATOR: web.AppKey[Authenticator] = web.AppKey("authenticator", Authenticator)
+FILES: web.AppKey[Files] = web.AppKey("files", Files)
+BATCHES: web.AppKey[Batches] = web.AppKey("batches", Batches)
+BLOBS: web.AppKey[BlobStore] = web.AppKey("blobs", BlobStore)
+BYTES: web.AppKey[Bytes] = web.AppKey("bytes", Bytes)
+MAX_UPLOAD: web.AppKey[int] = web.AppKey("max_upload", int)
+
+CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
+PASSAGE: web.RequestKey[Passage] = web.RequestKey("passage", Passage)

@@ -1,0 +1,137 @@
+"""Streams an upload's form into a blob, in whatever order its parts come."""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web import RequestPayloadError
+
+from floopy_api.core.first_line import FirstLine
+from floopy_api.errors import BadRequest, TooLarge, TooSlow, UnsupportedEncoding
+from floopy_api.handlers.middleware import route_of
+from floopy_api.metrics import RECEIVED_BYTES
+
+T = TypeVar("T")
+
+_READ = 65_536
+"""Measured: eight times aiohttp's default costs a third less, more gains nothing."""
+_FIELD_READ = 4_096
+_MAX_FIELD = 4_096
+_MAX_FIELDS = 8
+_MAX_PART_HEADERS = 32
+_FORM_OVERHEAD = 256 * 1024
+"""More than eight fields and their heads can take: a longer body means a file that is too large."""
+_IDLE = 60.0
+"""Seconds without a byte after which a client has gone."""
+_TOTAL = 900.0
+"""Seconds for a whole upload."""
+_PLAIN_ENCODINGS = frozenset({"", "7bit", "8bit", "binary"})
+
+
+class Sink(Protocol):
+    async def write(self, data: bytes) -> None: ...
+
+
+@dataclass
+class Form:
+    """What has been read of a form; the file's bytes went to the sink."""
+
+    fields: dict[str, str] = field(default_factory=dict)
+    filename: str | None = None
+    length: int = 0
+    first_line: FirstLine = field(default_factory=FirstLine)
+
+
+def check_head(request: web.Request, max_bytes: int) -> None:
+    """Refuse what the head alone shows to be wrong, before the body is read."""
+    if request.content_type != "multipart/form-data":
+        raise BadRequest("An upload must be sent as multipart/form-data.")
+    if (request.content_length or 0) > max_bytes + _FORM_OVERHEAD:
+        raise _too_large(max_bytes)
+
+
+async def read_form(request: web.Request, sink: Sink, max_bytes: int) -> Form:
+    """The whole form; raises at the first thing that is wrong with it."""
+    form = Form()
+    received = RECEIVED_BYTES.labels(route_of(request))
+    try:
+        async with asyncio.timeout(_TOTAL):
+            reader = await _parsed(request.multipart())
+            while (part := await _parsed(reader.next())) is not None:
+                if not isinstance(part, BodyPartReader):
+                    raise BadRequest("Parts of an upload must not be multipart themselves.")
+                await _read_part(part, form, sink, max_bytes)
+    except TimeoutError:
+        raise TooSlow("The upload did not arrive in time.") from None
+    finally:
+        received.inc(request.content.total_bytes)
+    return form
+
+
+async def _parsed(step: Awaitable[T]) -> T:
+    """The parser's next step; whatever it cannot read is a bad request."""
+    try:
+        async with asyncio.timeout(_IDLE):
+            return await step
+    except (ValueError, RuntimeError, AssertionError, HttpProcessingError, RequestPayloadError):
+        raise BadRequest("Could not parse the multipart form.") from None
+
+
+async def _read_part(part: BodyPartReader, form: Form, sink: Sink, max_bytes: int) -> None:
+    _check_part(part)
+    if part.name == "file":
+        if form.filename is not None:
+            raise BadRequest("An upload has one file.", param="file")
+        form.filename = part.filename or "upload"
+        await _read_file(part, form, sink, max_bytes)
+        return
+    if len(form.fields) >= _MAX_FIELDS:
+        raise BadRequest(f"An upload has at most {_MAX_FIELDS} fields beside its file.")
+    form.fields[part.name or ""] = await _read_field(part)
+
+
+def _check_part(part: BodyPartReader) -> None:
+    if len(part.headers) > _MAX_PART_HEADERS:
+        raise BadRequest(f"A part of a form has at most {_MAX_PART_HEADERS} headers.")
+    if not part.name:
+        raise BadRequest("Every part of a form needs a name.")
+    if part.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedEncoding("Files must be sent without Content-Encoding.")
+    if part.headers.get("Content-Transfer-Encoding", "").lower() not in _PLAIN_ENCODINGS:
+        raise BadRequest("Parts of a form must be sent as they are, without Content-Transfer-Encoding.")
+
+
+async def _read_file(part: BodyPartReader, form: Form, sink: Sink, max_bytes: int) -> None:
+    while chunk := await _parsed(part.read_chunk(_READ)):
+        form.length += len(chunk)
+        if form.length > max_bytes:
+            raise _too_large(max_bytes)
+        form.first_line.feed(chunk)
+        await sink.write(chunk)
+    _check_complete(part)
+
+
+async def _read_field(part: BodyPartReader) -> str:
+    value = bytearray()
+    while chunk := await _parsed(part.read_chunk(_FIELD_READ)):
+        value += chunk
+        if len(value) > _MAX_FIELD:
+            raise BadRequest(f"A field of a form has at most {_MAX_FIELD} bytes.")
+    _check_complete(part)
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise BadRequest("Fields of a form must be UTF-8.") from None
+
+
+def _check_complete(part: BodyPartReader) -> None:
+    """An empty chunk also means that the body ended in the middle of a part."""
+    if not part.at_eof():
+        raise BadRequest("Could not parse the multipart form.")
+
+
+def _too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(f"The file is larger than {max_bytes} bytes, the most that one upload may have.")

@@ -1,0 +1,119 @@
+"""Puts the API together and serves it; the only place that constructs."""
+
+import asyncio
+import logging
+
+from aiohttp import web
+
+from floopy_api.core.authentication import Authenticator
+from floopy_api.core.batches import BY, FAILPOINTS, Batches, BatchPorts
+from floopy_api.core.files import Files
+from floopy_api.core.refresh import Refresher
+from floopy_api.handlers.keys import AUTHENTICATOR, BATCHES, BLOBS, BYTES, FILES, MAX_UPLOAD
+from floopy_api.handlers.routes import new_app
+from floopy_api.ports import Wake
+from floopy_common.chassis import failpoints
+from floopy_common.chassis.clock import SystemClock
+from floopy_common.chassis.loop import Loop
+from floopy_common.chassis.mongo import Mongo, check_schema, open_mongo
+from floopy_common.chassis.outbox import OutboxRelay
+from floopy_common.chassis.probes import Probes
+from floopy_common.chassis.producer import open_producer
+from floopy_common.chassis.runtime import service_runtime
+from floopy_common.chassis.secrets import Keyring, is_api_key
+from floopy_common.settings import ApiSettings, Settings
+from floopy_common.stores.accounts import AccountStore
+from floopy_common.stores.api_keys import ApiKeyStore
+from floopy_common.stores.batches import BatchStore
+from floopy_common.stores.blobs import BlobStore, FileReader
+from floopy_common.stores.caps import CapStore
+from floopy_common.stores.files import FileStore
+from floopy_common.stores.orgs import OrgStore
+from floopy_common.stores.refreshing import RefreshStore
+from floopy_common.stores.summaries import SummaryStore
+
+failpoints.declare(FAILPOINTS)
+
+_log = logging.getLogger(__name__)
+_DRAIN = 25.0
+"""Seconds that requests under way get to finish in: less than what an orchestrator waits for the process."""
+_KEEP_ALIVE = 75.0
+_MAX_HEADER = 16_384
+"""Bytes of one header: more than any key, so that a silly one is refused in OpenAI's words."""
+
+
+async def run(settings: Settings) -> None:
+    """Serve until told to stop."""
+    async with (
+        service_runtime(BY, settings) as runtime,
+        open_mongo(settings.mongo, BY) as mongo,
+        open_producer(settings.kafka) as producer,
+    ):
+        await check_schema(mongo)
+        probes = Probes()
+        for checks in (probes.add, runtime.ready):
+            checks("mongo", mongo.ping)
+        relay = OutboxRelay(mongo.collection("batches"), producer, BY)
+        outbox = Loop("outbox", relay.step, settings.scan.interval)
+        app = compose(settings, mongo, probes, outbox.wake)
+        await runtime.run(outbox.run(runtime.stop), serve(app, settings.api, runtime.stop))
+
+
+def compose(settings: Settings, mongo: Mongo, probes: Probes, wake: Wake) -> web.Application:
+    """The application with everything its handlers need."""
+    clock = SystemClock()
+    keyring = Keyring(settings.secret_key)
+    blobs = BlobStore(mongo)
+    files = FileStore(mongo)
+    app = new_app(probes)
+    app[AUTHENTICATOR] = Authenticator(
+        ApiKeyStore(mongo, keyring),
+        is_well_formed=is_api_key,
+        ttl=settings.api.key_cache,
+        monotonic=clock.monotonic,
+    )
+    app[FILES] = Files(files, clock.now)
+    app[BLOBS] = blobs
+    app[BYTES] = FileReader(blobs)
+    app[MAX_UPLOAD] = settings.files.max_bytes
+    app[BATCHES] = Batches(
+        BatchPorts(
+            batches=BatchStore(mongo),
+            files=files,
+            pins=blobs,
+            accounts=AccountStore(mongo, keyring),
+            orgs=OrgStore(mongo),
+            caps=CapStore(mongo),
+        ),
+        Refresher(
+            RefreshStore(mongo),
+            SummaryStore(mongo),
+            after=settings.api.refresh_after,
+            wait=settings.api.refresh_wait,
+            monotonic=clock.monotonic,
+        ),
+        window=settings.batch.completion_window,
+        now=clock.now,
+        wake=wake,
+        hit=failpoints.Failpoints(settings.fail_at).hit,
+    )
+    return app
+
+
+async def serve(app: web.Application, settings: ApiSettings, stop: asyncio.Event) -> None:
+    """Listen until `stop`, then take nothing new and let requests under way finish."""
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=_DRAIN,
+        keepalive_timeout=_KEEP_ALIVE,
+        max_field_size=_MAX_HEADER,
+        max_line_size=_MAX_HEADER,
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, settings.host, settings.port).start()
+        _log.info("listening", extra={"event": "listening", "port": runner.addresses[0][1]})
+        await stop.wait()
+    finally:
+        await runner.cleanup()

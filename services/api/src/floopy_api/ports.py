@@ -1,0 +1,106 @@
+"""What the API needs of the outside, as small as it needs it."""
+
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from floopy_common.domain.batch import BatchStatus
+
+Document = dict[str, Any]
+"""A stored document; collections.py says what each holds."""
+
+Now = Callable[[], datetime]
+Monotonic = Callable[[], float]
+Hit = Callable[[str], None]
+"""Passes a named step at which a test may kill the process."""
+Wake = Callable[[], None]
+Order = Literal["asc", "desc"]
+
+
+class ApiKeys(Protocol):
+    async def find_by_key(self, plaintext: str) -> Document | None: ...
+
+
+class Orgs(Protocol):
+    async def get(self, org_id: str) -> Document | None: ...
+
+
+class Accounts(Protocol):
+    async def list_for_org(self, org_id: str) -> list[Document]: ...
+
+
+class Caps(Protocol):
+    async def used(self, org_id: str, month: str) -> int: ...
+
+
+class FileStore(Protocol):
+    async def insert(self, file: Document) -> bool: ...
+
+    async def get_owned(self, org_id: str, file_id: str) -> Document | None: ...
+
+    async def find_position(self, org_id: str, file_id: str) -> Document | None: ...
+
+    async def list_owned(
+        self,
+        org_id: str,
+        *,
+        purpose: str | None = None,
+        limit: int = 0,
+        order: Order = "desc",
+        after: Document | None = None,
+    ) -> list[Document]: ...
+
+    async def delete_owned(self, org_id: str, file_id: str) -> bool: ...
+
+
+class Pins(Protocol):
+    """Keeps blobs for a batch, whatever becomes of the files that name them."""
+
+    async def pin(self, blob_id: str, batch_id: str) -> bool: ...
+
+    async def unpin(self, batch_id: str) -> int: ...
+
+
+class Bytes(Protocol):
+    def read_ranges(
+        self, ranges: Iterable[Mapping[str, Any]], offset: int = 0, length: int | None = None
+    ) -> AsyncGenerator[bytes, None]: ...
+
+
+class BatchStore(Protocol):
+    async def announce(self, batch: Document, *, event: str, by: str, now: datetime) -> bool: ...
+
+    async def get_owned(self, org_id: str, batch_id: str) -> Document | None: ...
+
+    async def list_owned(self, org_id: str, limit: int, after: Document | None = None) -> list[Document]: ...
+
+    async def find_by_idempotency_key(self, org_id: str, key: str) -> Document | None: ...
+
+    async def release_idempotency_key(self, batch_id: str, key: str) -> None: ...
+
+    async def absorb_retry(
+        self, api_key_id: str, request_hash: str, since: datetime, retry_count: int
+    ) -> Document | None: ...
+
+    async def transition(
+        self,
+        batch: Document,
+        to: BatchStatus,
+        *,
+        now: datetime,
+        by: str,
+        fields: Mapping[str, Any] | None = None,
+        event: str | None = None,
+    ) -> Document | None: ...
+
+
+class Looks(Protocol):
+    """Pulls the next look at a batch's provider batches forward."""
+
+    async def ask(self, batch_id: str, older_than: float) -> datetime | None: ...
+
+    async def is_answered(self, batch_id: str, asked_at: datetime) -> bool: ...
+
+
+class Summaries(Protocol):
+    async def refresh(self, batch_id: str) -> None: ...
