@@ -1,0 +1,276 @@
+"""One consumer group on one topic: FastStream inside, and what it leaves to its user.
+
+FastStream delivers batches and commits after the handler. Here are the rest: starting while the broker is
+away, waiting before a failed batch is taken again, and going back when the broker has lost its log.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final, cast
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from faststream import AckPolicy
+from faststream.exceptions import NackMessage
+from faststream.kafka import KafkaBroker
+from faststream.kafka.message import KafkaAckableMessage
+from faststream.kafka.subscriber.usecase import BatchSubscriber
+from prometheus_client import Counter, Gauge, Histogram
+
+from floopy_common.chassis.dead_letters import Record
+from floopy_common.domain.errors import FloopyError
+from floopy_common.settings import KafkaSettings
+from floopy_common.topics import full_name
+
+_log = logging.getLogger(__name__)
+
+Records = tuple[Record, ...]
+Take = Callable[[Records], Awaitable[None]]
+
+_MAX_RECORDS = 1_000
+_POLL_MS = 30
+"""An empty poll is followed by a pause of the same length; shorter ones only cost processor time."""
+_RETRY_MS = 250
+"""aiokafka's pause between attempts at a broker that is away; each attempt logs five lines."""
+_WATCH_INTERVAL = 1.0
+_LOOK_TIMEOUT = 10.0
+_FIRST_DELAY = 0.1
+_LONGEST_DELAY = 5.0
+_GRACE = 15.0
+"""Seconds a batch in hand may take when the process is asked to stop."""
+
+CONSUMED = Counter("floopy_records_consumed_total", "Records whose effects are durable.", ["topic"])
+CONSUME_FAILURES = Counter("floopy_consume_failures_total", "Batches that are to be taken again.", ["topic"])
+CONSUME_SECONDS = Histogram("floopy_consume_seconds", "Seconds one batch took.", ["topic"])
+LAG = Gauge("floopy_consumer_lag", "Records of a partition not yet taken.", ["topic", "partition"])
+REWOUND = Counter(
+    "floopy_positions_rewound_total", "Partitions read again because the broker had lost its log.", ["topic"]
+)
+
+
+class WrongPartitionCount(FloopyError):  # noqa: N818 - says what happened
+    """A topic has another number of partitions than the setting says, so segments would go astray."""
+
+
+def group_id(prefix: str, service: str, topic: str) -> str:
+    """The consumer group of one service on one topic: joining a second topic would pause the first."""
+    return f"{prefix}{service}.{topic}"
+
+
+class Subscription:
+    """Delivers batches of at most a thousand records to `take`; they are committed once it returns.
+
+    Whatever `take` raises means that nothing of the batch may be committed: it comes again after a pause.
+    """
+
+    def __init__(self, settings: KafkaSettings, service: str, topic: str, take: Take) -> None:
+        self.topic: Final = topic
+        self.group: Final = group_id(settings.topic_prefix, service, topic)
+        self._settings = settings
+        self._full = full_name(settings.topic_prefix, topic)
+        self._take = take
+        self._stop = asyncio.Event()
+        self._delay = _FIRST_DELAY
+        self._begun = 0
+        self._ended = 0
+        self._ready = False
+        self._positions = _Positions()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the group has given this process its partitions and the broker still answers."""
+        return self._ready
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Consume until `stop`, whatever the broker does. Raises WrongPartitionCount."""
+        self._stop = stop
+        delay = _FIRST_DELAY
+        while not stop.is_set():
+            started = time.monotonic()
+            await self._session(stop)
+            if time.monotonic() - started > _LOOK_TIMEOUT:
+                delay = _FIRST_DELAY
+            await self._rest(delay)
+            delay = min(2 * delay, _LONGEST_DELAY)
+
+    def declare(self) -> tuple[KafkaBroker, BatchSubscriber]:
+        """A FastStream broker with this one subscriber, not yet connected."""
+        broker = KafkaBroker(
+            self._settings.bootstrap_servers.split(","),
+            client_id=self.group,
+            retry_backoff_ms=_RETRY_MS,
+            consumer_only=True,
+            allow_auto_create_topics=False,
+            apply_types=False,
+            graceful_timeout=_GRACE,
+            logger=_log,
+            # two lines for every batch; failures have levels of their own
+            log_level=logging.DEBUG,
+        )
+        subscriber = broker.subscriber(
+            self._full,
+            group_id=self.group,
+            ack_policy=AckPolicy.NACK_ON_ERROR,
+            no_reply=True,
+            auto_offset_reset="earliest",
+            batch=True,
+            max_records=_MAX_RECORDS,
+            batch_timeout_ms=_POLL_MS,
+            session_timeout_ms=int(self._settings.session_timeout * 1000),
+            heartbeat_interval_ms=int(self._settings.session_timeout * 1000 / 3),
+            max_partition_fetch_bytes=2 * self._settings.max_message_bytes,
+        )
+
+        async def parse(records: Records) -> KafkaAckableMessage:
+            # FastStream's own parser decodes headers, and skips for good what it cannot decode
+            self._begun += 1
+            return KafkaAckableMessage(raw_message=records, body=b"", consumer=subscriber.consumer)
+
+        async def decode(message: KafkaAckableMessage) -> Records:
+            return cast("Records", message.raw_message)
+
+        async def handle(records: Any) -> None:  # FastStream makes a model of a narrower type
+            await self._handle(subscriber.consumer, records)
+
+        subscriber(handle, parser=parse, decoder=decode)
+        return broker, subscriber
+
+    async def _session(self, stop: asyncio.Event) -> None:
+        """One connection, from the first attempt to its end."""
+        broker, subscriber = self.declare()
+        try:
+            if await _unless(stop, broker.start()):
+                await self._watch(subscriber.consumer, stop)
+        except (KafkaError, OSError, TimeoutError) as error:
+            extra = {"event": "broker_away", "topic": self.topic, "error": repr(error)}
+            _log.warning("not consuming", extra=extra)
+        finally:
+            self._ready = False
+            await broker.stop()
+
+    async def _watch(self, consumer: AIOKafkaConsumer, stop: asyncio.Event) -> None:
+        """Look after the positions until `stop`; aiokafka itself reconnects and rejoins."""
+        while not stop.is_set():
+            self._check_partitions(consumer)
+            try:
+                async with asyncio.timeout(_LOOK_TIMEOUT):
+                    await self._look(consumer)
+                self._ready = True
+            except (KafkaError, OSError, TimeoutError) as error:
+                self._ready = False
+                extra = {"event": "positions_unknown", "topic": self.topic, "error": repr(error)}
+                _log.warning("broker does not answer", extra=extra)
+            await self._rest(_WATCH_INTERVAL)
+
+    def _check_partitions(self, consumer: AIOKafkaConsumer) -> None:
+        known = consumer.partitions_for_topic(self._full)
+        if known and len(known) != self._settings.partitions:
+            raise WrongPartitionCount(
+                f"{self._full} has {len(known)} partitions, not {self._settings.partitions}"
+            )
+
+    async def _look(self, consumer: AIOKafkaConsumer) -> None:
+        """Count the lag; go back where an idle consumer stands beyond what the broker remembers of it."""
+        places = consumer.assignment()
+        if not places:
+            return
+        begun, ended = self._begun, self._ended
+        first = await consumer.beginning_offsets(places)
+        end = await consumer.end_offsets(places)
+        committed = {place: await consumer.committed(place) for place in places}
+        position = {place: await consumer.position(place) for place in places}
+        for place in places:
+            LAG.labels(self.topic, place.partition).set(max(0, end[place] - position[place]))
+        idle = begun == ended == self._begun
+        targets = {place: _target(first[place], committed[place], end[place]) for place in places}
+        for place in self._positions.stranded(idle, begun, position, targets):
+            # seeking is safe in between: nobody has a batch of this consumer in hand
+            consumer.seek(place, targets[place])
+            REWOUND.labels(self.topic).inc()
+            extra = {
+                "event": "position_rewound",
+                "topic": self.topic,
+                "partition": place.partition,
+                "position": position[place],
+                "target": targets[place],
+            }
+            _log.warning("the broker has lost records or commits", extra=extra)
+
+    async def _handle(self, consumer: AIOKafkaConsumer, records: Records) -> None:
+        started = time.monotonic()
+        try:
+            self._check_partitions(consumer)
+            await self._take(records)
+        except Exception as error:
+            CONSUME_FAILURES.labels(self.topic).inc()
+            extra = {"event": "batch_failed", "topic": self.topic, "records": len(records)}
+            _log.warning("batch failed, to be taken again", extra=extra, exc_info=error)
+            delay, self._delay = self._delay, min(2 * self._delay, _LONGEST_DELAY)
+            await self._rest(delay)
+            raise NackMessage from error
+        finally:
+            self._ended += 1
+        self._delay = _FIRST_DELAY
+        CONSUMED.labels(self.topic).inc(len(records))
+        CONSUME_SECONDS.labels(self.topic).observe(time.monotonic() - started)
+
+    async def _rest(self, seconds: float) -> None:
+        """Pause; not when the process is to stop."""
+        await _unless(self._stop, asyncio.sleep(seconds))
+
+
+class _Positions:
+    """Remembers the last look, because only what two looks in a row agree on is true of an idle consumer."""
+
+    def __init__(self) -> None:
+        self._batches = -1
+        self._last: dict[TopicPartition, int] = {}
+        self._rewound: dict[TopicPartition, tuple[int, int]] = {}
+
+    def stranded(
+        self,
+        idle: bool,
+        batches: int,
+        position: Mapping[TopicPartition, int],
+        targets: Mapping[TopicPartition, int],
+    ) -> Iterable[TopicPartition]:
+        """Partitions whose position lies beyond what is committed although nothing is in hand.
+
+        One that came back to the same place without a record in between has nothing to read there (markers
+        of transactions take up offsets), and is left alone.
+        """
+        settled = idle and batches == self._batches
+        found = []
+        for place, at in position.items():
+            if at <= targets[place]:
+                self._rewound.pop(place, None)
+            elif settled and self._last.get(place) == at and self._rewound.get(place) != (at, targets[place]):
+                self._rewound[place] = (at, targets[place])
+                found.append(place)
+        self._batches, self._last = batches, dict(position)
+        return found
+
+
+def _target(first: int, committed: int | None, end: int) -> int:
+    """Where a consumer with nothing in hand should stand."""
+    if committed is None or committed > end:
+        return first
+    return max(first, committed)
+
+
+async def _unless(stop: asyncio.Event, work: Awaitable[Any]) -> bool:
+    """True when `work` is done; False, and it is cancelled, when `stop` came first."""
+    task = asyncio.ensure_future(work)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+            return True
+        return False
+    finally:
+        for pending in (task, stopping):
+            pending.cancel()
+        await asyncio.gather(task, stopping, return_exceptions=True)
