@@ -1,5 +1,7 @@
 """What sinks have stored can vanish, in part or whole, and is there again without a command."""
 
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,30 @@ async def test_a_collection_dropped_in_mid_batch_is_complete_at_the_end(
 async def _two_upstream(stack: Stack) -> tuple[str, str] | None:
     found = [b["id"] for b in await stack.simulator.batches() if b["status"] == "validating"]
     return (found[0], found[1]) if len(found) == 2 else None
+
+
+async def test_a_broker_that_lost_its_log_in_mid_batch_loses_no_line(
+    stack: Stack, database: AsyncDatabase[dict[str, Any]]
+) -> None:
+    await stack.simulator.configure(auto=False)
+    batch_id = await _create(stack, "log lost")
+    first, second = await eventually(lambda: _two_upstream(stack), what="two provider batches")
+    sinks = [stack.processes()[f"floopy-{sink}"] for sink in SINK_OF.values()]
+    for pid in sinks:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        await stack.simulator.advance(first, "completed")
+        emitted = {"batch_id": batch_id, "state": "emitted"}
+        await eventually(lambda: database.segments.find_one(emitted), what="an emitted segment")
+        # the embedded broker keeps its log in memory: what no sink has read is gone with the process
+        await stack.kill("broker")
+    finally:
+        for pid in sinks:
+            os.kill(pid, signal.SIGCONT)
+    await stack.simulator.advance(second, "completed")
+
+    await stack.balanced(batch_id, timeout=90)
+    await stack.verified(batch_id)
 
 
 async def test_dropped_receipts_are_written_again(
