@@ -1,0 +1,210 @@
+"""The event of one line, never too large for its topic."""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import accumulate
+from typing import Any, NamedTuple, cast
+
+import msgspec
+
+from floopy_common.domain.money import Cost, Rates
+from floopy_common.events.lines import (
+    MAX_EVENT_BYTES,
+    BlobRange,
+    Content,
+    ContentPolicy,
+    LineCompleted,
+    LineCost,
+    LineFailure,
+    LineTiming,
+    SegmentRef,
+    encode_line,
+    line_event,
+    to_line_usage,
+)
+from floopy_reconciler.core.outcomes import Outcome
+from floopy_reconciler.core.previews import answer_preview, question_preview
+from floopy_reconciler.ports import Document
+
+_ROOM = 16 * 1024
+"""More than an event takes beside its bodies."""
+_SHORT = 200
+"""Characters left of any one text in an event that would else be too large."""
+_UNSET = msgspec.UNSET
+
+
+class Place(NamedTuple):
+    """Where the JSON of a body is, and the JSON itself."""
+
+    blob: str
+    offset: int
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What all events of a segment share; `models` by group, `timings` by source."""
+
+    org_id: str
+    api_key_id: str | None
+    batch_id: str
+    segments: int
+    segment: SegmentRef
+    provider: str
+    endpoint: str
+    session_id: str | None
+    content_policy: ContentPolicy
+    price_version: str | None
+    input_ranges: Sequence[Mapping[str, Any]]
+    models: Sequence[tuple[str | None, Rates | None]]
+    timings: Sequence[LineTiming]
+    max_event_bytes: int = MAX_EVENT_BYTES
+
+
+def facts_of(batch: Document, segment: Document, manifest: Document, max_event_bytes: int) -> Facts:
+    context = batch["context"]
+    return Facts(
+        org_id=batch["org_id"],
+        api_key_id=batch.get("api_key_id"),
+        batch_id=batch["_id"],
+        segments=batch["plan"]["segments"],
+        segment=SegmentRef(segment["no"], segment["first_line"], segment["last_line"], segment["lines"]),
+        provider=batch["provider"],
+        endpoint=batch["endpoint"],
+        session_id=context.get("session_id"),
+        content_policy=cast("ContentPolicy", context["content_policy"]),
+        price_version=manifest["price_version"],
+        input_ranges=batch["input"]["ranges"],
+        models=[(group["model"], _rates(group.get("rates"))) for group in manifest["rates"]],
+        timings=[
+            LineTiming(batch["created_at"], source["submitted_at"], _completed_at(source, manifest))
+            for source in manifest["sources"]
+        ],
+        max_event_bytes=min(MAX_EVENT_BYTES, max_event_bytes),
+    )
+
+
+def _rates(rates: Document | None) -> Rates | None:
+    if rates is None:
+        return None
+    return Rates(rates["input_nano"], rates["cached_nano"], rates["output_nano"], rates.get("flag"))
+
+
+def _completed_at(source: Document, manifest: Document) -> datetime:
+    return cast("datetime", source["ended_at"] or manifest["written_at"])
+
+
+class LineEvents:
+    """Makes the events of one segment."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self._previews = facts.content_policy != "none"
+        self._inline = facts.content_policy == "inline"
+        self._starts = [0, *accumulate(part["length"] for part in facts.input_ranges)]
+
+    def make(
+        self,
+        *,
+        line_id: str,
+        line_no: int,
+        custom_id: str,
+        model: str | None,
+        source: int,
+        outcome: Outcome,
+        cost: Cost,
+        asked: bytes,
+        asked_at: int,
+        answered: Place | None,
+    ) -> bytes:
+        """`asked` is the request's body, `asked_at` its offset in the input file."""
+        facts = self._facts
+        inline = self._inline and self._fits(asked, answered)
+        data = LineCompleted(
+            source="batch",
+            org_id=facts.org_id,
+            api_key_id=facts.api_key_id,
+            batch_id=facts.batch_id,
+            segments=facts.segments,
+            segment=facts.segment,
+            line_id=line_id,
+            line_no=line_no,
+            custom_id=custom_id,
+            provider=facts.provider,
+            model=model,
+            endpoint=facts.endpoint,
+            status=outcome.status,
+            status_code=outcome.status_code,
+            error=outcome.failure,
+            finish_reason=outcome.finish_reason,
+            usage=None if outcome.usage is None else to_line_usage(outcome.usage),
+            cost=LineCost(cost.nano_usd, cost.flag, facts.price_version),
+            timing=facts.timings[source],
+            session_id=facts.session_id,
+            content_policy=facts.content_policy,
+            request=self._request(asked, asked_at, inline),
+            response=None if answered is None else self._response(answered, inline),
+        )
+        return self._encode(data)
+
+    def _fits(self, asked: bytes, answered: Place | None) -> bool:
+        bodies = len(asked) + (0 if answered is None else len(answered.body))
+        return bodies + _ROOM <= self._facts.max_event_bytes
+
+    def _request(self, asked: bytes, asked_at: int, inline: bool) -> Content:
+        first, *rest = self._located(asked_at, len(asked))
+        preview = question_preview(asked) if self._previews else None
+        body = msgspec.Raw(asked) if inline else _UNSET
+        return Content(first.blob, first.offset, first.length, preview, body, tuple(rest))
+
+    def _response(self, answered: Place, inline: bool) -> Content:
+        preview = answer_preview(answered.body) if self._previews else None
+        body = msgspec.Raw(answered.body) if inline else _UNSET
+        return Content(answered.blob, answered.offset, len(answered.body), preview, body)
+
+    def _located(self, offset: int, length: int) -> list[BlobRange]:
+        """The blob ranges of `length` bytes of the input file."""
+        at = bisect_right(self._starts, offset) - 1
+        found = []
+        while length > 0:
+            part = self._facts.input_ranges[at]
+            skip = offset - self._starts[at]
+            taken = min(length, part["length"] - skip)
+            if taken > 0:
+                found.append(BlobRange(part["blob"], part["offset"] + skip, taken))
+            at, offset, length = at + 1, offset + taken, length - taken
+        return found
+
+    def _encode(self, data: LineCompleted) -> bytes:
+        time = data.timing.completed_at
+        value = encode_line(line_event(data, time))
+        if len(value) <= self._facts.max_event_bytes:
+            return value
+        return encode_line(line_event(_shrunk(data), time))
+
+
+def _shrunk(data: LineCompleted) -> LineCompleted:
+    """Without bodies and previews, every text short: what is left of the largest event.
+
+    A request that lies in very many small blobs keeps the first of its ranges only.
+    """
+    failure = data.error
+    return msgspec.structs.replace(
+        data,
+        model=_short(data.model),
+        session_id=_short(data.session_id),
+        finish_reason=_short(data.finish_reason),
+        error=None if failure is None else LineFailure(failure.code, _short(failure.message)),
+        request=_bare(data.request),
+        response=None if data.response is None else _bare(data.response),
+    )
+
+
+def _bare(content: Content) -> Content:
+    return Content(content.blob, content.offset, content.length, None)
+
+
+def _short(text: str | None) -> str | None:
+    return None if text is None else text[:_SHORT]

@@ -1,0 +1,61 @@
+"""Gets the stored bytes of a segment ready to be read at random, and lets go of them again."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from floopy_common.domain.errors import Invalid
+from floopy_common.domain.index import InputEntry, result_slice
+from floopy_reconciler.core.render import Material
+from floopy_reconciler.core.sources import Answers
+from floopy_reconciler.ports import Archived, Archives, Document, Formats, SegmentInputs
+
+
+class Materials:
+    """Input in memory (a segment is at most 16 MiB or one line), archives mapped from disk."""
+
+    def __init__(self, *, inputs: SegmentInputs, archives: Archives, formats: Formats) -> None:
+        self._inputs = inputs
+        self._archives = archives
+        self._formats = formats
+
+    @asynccontextmanager
+    async def opened(
+        self, batch: Document, segment: Document, sources: Sequence[Document]
+    ) -> AsyncIterator[Material]:
+        """Raises BlobMissing or BlobCorrupt when something that the segment rests on is not there."""
+        lines = await self._inputs.entries(
+            batch["plan"]["index_blob"], segment["index_from"], segment["index_to"]
+        )
+        if len(lines) != segment["lines"]:
+            raise Invalid(f"{len(lines)} lines in the index of {segment['_id']}, not {segment['lines']}")
+        data = await self._read(batch["input"]["ranges"], lines)
+        async with AsyncExitStack() as open_archives:
+            answers, archives = [], []
+            for source in sources:
+                answers.append(await self._answers(source, segment))
+                archives.append(await self._open(open_archives, source))
+            formats = [self._formats(source["provider"]) for source in sources]
+            yield Material(lines, data, answers, archives, formats)
+
+    async def _read(self, ranges: Sequence[Mapping[str, Any]], lines: Sequence[InputEntry]) -> bytes:
+        start = lines[0].offset
+        return await self._inputs.read(ranges, start, lines[-1].offset + lines[-1].length - start)
+
+    async def _answers(self, source: Document, segment: Document) -> Answers:
+        if source["archive"] is None:
+            return {}
+        async with self._archives.open(source["archive"]["index_blob"]) as packed:
+            return _by_line(packed, segment["first_line"], segment["last_line"])
+
+    async def _open(self, stack: AsyncExitStack, source: Document) -> tuple[Archived, Archived]:
+        output, error = [
+            await stack.enter_async_context(self._archives.open(part["blob"])) if part else b""
+            for part in ((source["archive"] or {}).get(name) for name in ("output", "error"))
+        ]
+        return output, error
+
+
+def _by_line(packed: Archived, first_line: int, last_line: int) -> Answers:
+    """A function of its own: nothing may still look into a mapped file when it is closed."""
+    return {entry.line_no: entry for entry in result_slice(memoryview(packed), first_line, last_line)}

@@ -1,0 +1,251 @@
+"""The line plane: one pass over a segment in input order gives its parts' bytes and its line events.
+
+Everything here follows from the batch, the segment's manifest and stored bytes, so a repeat gives the same.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import NamedTuple
+
+import msgspec
+
+from floopy_common.domain.errors import Invalid
+from floopy_common.domain.ids import batch_request_id, line_id
+from floopy_common.domain.index import InputEntry, ResultEntry
+from floopy_common.domain.line import LineAnswer, LineStatus
+from floopy_common.domain.money import Cost, Usage
+from floopy_reconciler.core.line_events import Facts, LineEvents, Place
+from floopy_reconciler.core.outcomes import (
+    Outcome,
+    answered,
+    has_answer,
+    never_ran,
+    price_of,
+    unanswered,
+)
+from floopy_reconciler.core.sources import Answers, Choice, choose
+from floopy_reconciler.ports import Archived, Document, Record, ResultFormat
+
+RENDERER_VERSION = 1
+"""Kept in manifests; a change of the bytes that the same input gives raises it."""
+
+_PIECE_LINES = 250
+_PIECE_BYTES = 1024 * 1024
+"""A piece is a few milliseconds of work: the event loop turns between two."""
+_BOM = b"\xef\xbb\xbf"
+_TAIL = b'},"error":null}\n'
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+class _InputLine(msgspec.Struct, gc=False):
+    custom_id: msgspec.Raw
+    body: msgspec.Raw
+
+
+_decode_line = msgspec.json.Decoder(_InputLine).decode
+_decode_text = msgspec.json.Decoder(str).decode
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True)
+class Material:
+    """Stored bytes of one segment: its lines, the input from the first of them on, and each source's archive.
+
+    `archives` has each source's output and error file, so a result entry's `source` picks the right one.
+    """
+
+    lines: Sequence[InputEntry]
+    data: bytes
+    answers: Sequence[Answers]
+    archives: Sequence[tuple[Archived, Archived]]
+    formats: Sequence[ResultFormat]
+
+    def read(self, source: int, entry: ResultEntry) -> LineAnswer:
+        """Raises Invalid when the archive does not hold what its index says."""
+        archive = self.archives[source][entry.source]
+        return self.formats[source].parse_result(archive[entry.offset : entry.offset + entry.length])
+
+    def choices(self, sources: Sequence[Document]) -> list[Choice]:
+        def ran_not(source: int, entry: ResultEntry) -> bool:
+            return has_answer(Choice(source, entry)) and never_ran(self.read(source, entry))
+
+        return choose(self.lines, sources, self.answers, ran_not)
+
+
+class PartIds(NamedTuple):
+    """Blobs of the segment's parts."""
+
+    output: str
+    error: str
+
+
+class Piece(NamedTuple):
+    """Bytes to be added to the two parts, and the events of the lines in them."""
+
+    output: bytes
+    error: bytes
+    events: list[Record]
+
+
+@dataclass
+class Tally:
+    """What the lines add up to."""
+
+    completed: int = 0
+    failed: int = 0
+    usage: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(
+            ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "total_tokens"), 0
+        )
+    )
+
+    def add(self, outcome: Outcome) -> None:
+        if outcome.status is LineStatus.SUCCEEDED:
+            self.completed += 1
+        else:
+            self.failed += 1
+        if outcome.usage is not None:
+            self._add_usage(outcome.usage)
+
+    def _add_usage(self, usage: Usage) -> None:
+        total = self.usage
+        total["input_tokens"] += usage.input_tokens
+        total["cached_tokens"] += usage.cached_tokens
+        total["output_tokens"] += usage.output_tokens
+        total["reasoning_tokens"] += usage.reasoning_tokens
+        total["total_tokens"] += usage.total_tokens
+
+
+class Renderer:
+    """Renders one segment once; `tally` is complete after the last piece."""
+
+    def __init__(self, facts: Facts, sources: Sequence[Document], material: Material, parts: PartIds) -> None:
+        self.tally = Tally()
+        self._facts = facts
+        self._sources = sources
+        self._material = material
+        self._parts = parts
+        self._events = LineEvents(facts)
+        self._output: list[bytes] = []
+        self._error: list[bytes] = []
+        self._sizes = {True: 0, False: 0}
+
+    def pieces(self) -> Iterator[Piece]:
+        """In input order. Raises Uncovered or Invalid for a segment that cannot be rendered."""
+        material = self._material
+        base = material.lines[0].offset if material.lines else 0
+        records: list[Record] = []
+        cut_at = _PIECE_BYTES
+        for entry, choice in zip(material.lines, material.choices(self._sources), strict=True):
+            start = entry.offset - base
+            records.append(self._line(entry, choice, material.data[start : start + entry.length]))
+            if len(records) == _PIECE_LINES or sum(self._sizes.values()) >= cut_at:
+                yield self._cut(records)
+                records = []
+                cut_at = sum(self._sizes.values()) + _PIECE_BYTES
+        if records:
+            yield self._cut(records)
+
+    def _cut(self, records: list[Record]) -> Piece:
+        piece = Piece(b"".join(self._output), b"".join(self._error), records)
+        self._output.clear()
+        self._error.clear()
+        return piece
+
+    def _line(self, entry: InputEntry, choice: Choice, raw: bytes) -> Record:
+        custom_id, body, body_at = _read_line(entry, raw)
+        outcome = self._outcome(entry.line_no, choice)
+        identity = line_id(self._facts.batch_id, entry.line_no)
+        place = self._write(identity, custom_id, outcome)
+        model, rates = self._facts.models[entry.group]
+        cost: Cost = price_of(outcome, model, rates)
+        self.tally.add(outcome)
+        value = self._events.make(
+            line_id=identity,
+            line_no=entry.line_no,
+            custom_id=_text(custom_id),
+            model=model,
+            source=choice.source,
+            outcome=outcome,
+            cost=cost,
+            asked=body,
+            asked_at=entry.offset + body_at,
+            answered=place,
+        )
+        return identity.encode(), value
+
+    def _outcome(self, line_no: int, choice: Choice) -> Outcome:
+        if choice.entry is not None and has_answer(choice):
+            return answered(self._material.read(choice.source, choice.entry))
+        return unanswered(line_no, self._sources[choice.source], choice.entry)
+
+    def _write(self, identity: str, custom_id: bytes, outcome: Outcome) -> Place | None:
+        """Add the line to its part; where its response's body came to lie."""
+        succeeded = outcome.status is LineStatus.SUCCEEDED
+        lines = self._output if succeeded else self._error
+        public_id = batch_request_id(identity).encode()
+        body = outcome.body
+        if body is None or outcome.status_code is None:
+            line = b'{"id":"%b","custom_id":%b,"response":null,"error":%b}\n' % (
+                public_id,
+                custom_id,
+                outcome.error,
+            )
+            lines.append(line)
+            self._sizes[succeeded] += len(line)
+            return None
+        head = b'{"id":"%b","custom_id":%b,"response":{"status_code":%d,"request_id":%b,"body":' % (
+            public_id,
+            custom_id,
+            outcome.status_code,
+            _request_id(identity, outcome.request_id),
+        )
+        lines += (head, body, _TAIL)
+        offset = self._sizes[succeeded] + len(head)
+        self._sizes[succeeded] = offset + len(body) + len(_TAIL)
+        return Place(self._parts.output if succeeded else self._parts.error, offset, body)
+
+
+def _read_line(entry: InputEntry, raw: bytes) -> tuple[bytes, bytes, int]:
+    """The custom_id's and the body's JSON as they stand, and where in the line the body is."""
+    skip = len(_BOM) if raw.startswith(_BOM) else 0
+    try:
+        line = _decode_line(raw[skip:] if skip else raw)
+    except _UNREADABLE as error:
+        raise Invalid(f"line {entry.line_no} of the input cannot be read: {error}") from error
+    body = bytes(line.body)
+    # the same bytes may stand earlier in the line: then they are as good a reference
+    return bytes(line.custom_id), body, raw.find(body, skip)
+
+
+def _request_id(identity: str, said: str | None) -> bytes:
+    """The provider's, else one that follows from the line."""
+    if said:
+        return _encode(said)
+    return b'"%b"' % blake2b(b"request:" + identity.encode(), digest_size=16).hexdigest().encode()
+
+
+def _text(custom_id: bytes) -> str:
+    """The string that a raw custom_id stands for."""
+    if b"\\" not in custom_id:
+        return custom_id[1:-1].decode()
+    try:
+        return _decode_text(custom_id)
+    except msgspec.DecodeError:
+        # half a surrogate pair is legal JSON and no text: an event can only say that something was there
+        return str(json.loads(custom_id)).encode("utf-8", "replace").decode()
+
+
+def manifest_of(batch: Document, sources: Sequence[Document], written_at: object) -> Mapping[str, object]:
+    """All that a repeat has to know beyond stored bytes; the parts are added when they are written."""
+    plan = batch["plan"]
+    return {
+        "sources": list(sources),
+        "rates": [{"model": group["model"], "rates": group["rates"]} for group in plan["groups"]],
+        "price_version": plan["price_version"],
+        "renderer_version": RENDERER_VERSION,
+        "ending": batch.get("ending"),
+        "written_at": written_at,
+    }

@@ -1,0 +1,234 @@
+"""Writes and emits segments that are ready: parts, manifest, events, in this order, as often as it takes."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from floopy_common.domain.errors import BlobCorrupt, BlobMissing, Invalid, Transient
+from floopy_common.domain.segment import SegmentState
+from floopy_reconciler.core.emit import Emitter, Gate, bundled, size_of
+from floopy_reconciler.core.line_events import Facts, facts_of
+from floopy_reconciler.core.materials import Materials
+from floopy_reconciler.core.parts import NewPart, Part, StoredPart
+from floopy_reconciler.core.poll import Pool
+from floopy_reconciler.core.render import Material, PartIds, Renderer, Tally, manifest_of
+from floopy_reconciler.core.sources import Uncovered, sources_of
+from floopy_reconciler.ports import (
+    Batches,
+    Changed,
+    Document,
+    Hit,
+    Now,
+    PartBlobs,
+    Record,
+    SegmentClaim,
+    SegmentHold,
+    SegmentReports,
+    Segments,
+)
+
+_log = logging.getLogger(__name__)
+
+_KEPT_BYTES = 16 * 1024 * 1024
+"""Events of one segment that are kept from writing to sending; more are rendered once more instead."""
+
+
+class Differs(Exception):  # noqa: N818 - says what happened
+    """The segment no longer renders to the bytes that were stored."""
+
+
+@dataclass
+class Backlog:
+    """Events waiting for the manifest to be durable; `records` is None when they were too many to keep."""
+
+    records: list[Record] | None = field(default_factory=list)
+    size: int = 0
+
+    def add(self, events: list[Record]) -> None:
+        self.size += size_of(events)
+        if self.size > _KEPT_BYTES:
+            self.records = None
+        elif self.records is not None:
+            self.records += events
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What rendering a segment needs, so that it can be done once more."""
+
+    facts: Facts
+    manifest: Document
+    material: Material
+    parts: PartIds
+
+    def renderer(self) -> Renderer:
+        return Renderer(self.facts, self.manifest["sources"], self.material, self.parts)
+
+    async def run(self, output: Part, error: Part, backlog: Backlog) -> Tally:
+        """One pass; the event loop turns between two pieces."""
+        renderer = self.renderer()
+        for piece in renderer.pieces():
+            await output.write(piece.output)
+            await error.write(piece.error)
+            backlog.add(piece.events)
+            await asyncio.sleep(0)
+        return renderer.tally
+
+    def bundles(self, backlog: Backlog) -> Iterable[list[Record]]:
+        return bundled(self.renderer().pieces()) if backlog.records is None else [backlog.records]
+
+
+class SegmentWorker:
+    """Carries out several segments at a time, batches in turn."""
+
+    def __init__(
+        self,
+        *,
+        segments: Segments,
+        batches: Batches,
+        materials: Materials,
+        parts: PartBlobs,
+        emitter: Emitter,
+        gate: Gate,
+        pool: Pool,
+        changed: Changed,
+        emitted: Changed,
+        reports: SegmentReports,
+        now: Now,
+        monotonic: Callable[[], float],
+        hit: Hit,
+        max_event_bytes: int,
+        pause: float,
+    ) -> None:
+        """`pause`: seconds before a segment that cannot be rendered is looked at again."""
+        self._segments = segments
+        self._batches = batches
+        self._materials = materials
+        self._parts = parts
+        self._emitter = emitter
+        self._gate = gate
+        self._pool = pool
+        self._changed = changed
+        self._emitted = emitted
+        self._reports = reports
+        self._now = now
+        self._monotonic = monotonic
+        self._hit = hit
+        self._max_event_bytes = max_event_bytes
+        self._pause = pause
+        self._last_batch = ""
+
+    async def step(self) -> bool:
+        """Start what is ready and fits; True when anything was started."""
+        started = False
+        while self._pool.free > 0:
+            claim = await self._segments.claim(self._wanted(), self._last_batch)
+            if claim is None:
+                break
+            self._last_batch = claim.segment["batch_id"]
+            self._pool.start(self._last_batch, self.carry_out(claim))
+            started = True
+        return started
+
+    def _wanted(self) -> list[SegmentState]:
+        """Writing goes on while the broker is away: a batch ends without its events."""
+        return [SegmentState.OPEN, SegmentState.WRITTEN] if self._gate.is_open else [SegmentState.OPEN]
+
+    async def carry_out(self, claim: SegmentClaim) -> None:
+        """Take a segment as far as it will go; what is left is claimed again."""
+        async with claim.hold() as hold:
+            self._hit("segment.after_claim")
+            try:
+                await self._work(hold)
+            except asyncio.CancelledError:
+                await hold.give_back(0, failed=False)
+                raise
+            except (Invalid, Uncovered, BlobMissing, BlobCorrupt, LookupError) as error:
+                self._reports.stuck()
+                _log.exception(
+                    "segment cannot be rendered",
+                    extra={"event": "segment_stuck", "segment_id": hold.segment["_id"], "cause": str(error)},
+                )
+                await hold.give_back(self._pause, failed=True)
+            except Differs:
+                self._reports.differs()
+                _log.error(  # the stored parts are what users have: events that do not fit them never leave
+                    "segment no longer renders to its stored bytes",
+                    extra={"event": "segment_differs", "segment_id": hold.segment["_id"]},
+                )
+                await hold.give_back(self._pause, failed=True)
+
+    async def _work(self, hold: SegmentHold) -> None:
+        segment = hold.segment
+        batch = await self._batches.get(segment["batch_id"])
+        if batch is None or (batch.get("plan") or {}).get("plan_id") != segment["plan_id"]:
+            raise LookupError(f"segment {segment['_id']} belongs to no planned batch")
+        manifest = segment["manifest"]
+        if manifest is None:
+            sources = sources_of(
+                await self._segments.shards_of(segment), segment["first_line"], segment["last_line"]
+            )
+            manifest = manifest_of(batch, sources, self._now())
+        facts = facts_of(batch, segment, manifest, self._max_event_bytes)
+        async with self._materials.opened(batch, segment, manifest["sources"]) as material:
+            if segment["state"] == SegmentState.OPEN.value:
+                await self._write_and_emit(hold, facts, manifest, material)
+            else:
+                await self._emit_again(hold, facts, manifest, material)
+
+    async def _write_and_emit(
+        self, hold: SegmentHold, facts: Facts, manifest: Document, material: Material
+    ) -> None:
+        started, backlog = self._monotonic(), Backlog()
+        error = NewPart(self._parts, facts.batch_id, lambda: self._hit("segment.after_error_part"))
+        output = NewPart(self._parts, facts.batch_id, lambda: self._hit("segment.after_output_part"))
+        async with error, output:
+            rendering = Rendering(facts, manifest, material, PartIds(output.id, error.id))
+            tally = await rendering.run(output, error, backlog)
+        counts = {"completed": tally.completed, "failed": tally.failed}
+        manifest = {
+            **manifest,
+            "output": output.stored and {**output.stored, "lines": tally.completed},
+            "error": error.stored and {**error.stored, "lines": tally.failed},
+        }
+        await hold.written(manifest, counts, tally.usage)
+        self._hit("segment.after_manifest")
+        self._reports.written(sum(counts.values()), self._monotonic() - started)
+        await self._changed(facts.batch_id)
+        await self._emit(hold, rendering, backlog, again=False)
+
+    async def _emit_again(
+        self, hold: SegmentHold, facts: Facts, manifest: Document, material: Material
+    ) -> None:
+        output, error = StoredPart(manifest["output"]), StoredPart(manifest["error"])
+        rendering, backlog = Rendering(facts, manifest, material, PartIds(output.id, error.id)), Backlog()
+        await rendering.run(output, error, backlog)
+        if not (output.is_the_same and error.is_the_same):
+            raise Differs
+        await self._emit(hold, rendering, backlog, again=hold.segment["emitted"] is not None)
+
+    async def _emit(self, hold: SegmentHold, rendering: Rendering, backlog: Backlog, *, again: bool) -> None:
+        facts = rendering.facts
+        if not self._gate.enter():
+            await hold.give_back(self._gate.wait, failed=False)
+            return
+        started = self._monotonic()
+        try:
+            emission = await self._emitter.emit(facts.batch_id, facts.segment.no, rendering.bundles(backlog))
+        except Transient as error:
+            self._gate.failed()
+            _log.warning(
+                "segment not emitted",
+                extra={"event": "segment_not_emitted", "batch_id": facts.batch_id, "cause": str(error)},
+            )
+            await hold.give_back(self._gate.wait, failed=True)
+            return
+        except BaseException:
+            self._gate.left()
+            raise
+        self._gate.succeeded()
+        await hold.emitted(emission.partition, emission.first_offset, emission.last_offset)
+        self._hit("segment.after_emitted")
+        self._reports.emitted(facts.segment.lines, self._monotonic() - started, again=again)
+        await self._emitted(facts.batch_id)
