@@ -1,10 +1,6 @@
 """A running simulator, a client for it and the requests the tests send."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 import urllib.request
 import uuid
@@ -15,6 +11,7 @@ from typing import Any
 import openai
 import pytest
 
+from floopy.simulation import SimulatorProcess
 from floopy_simulator.config import DEFAULT_MODELS
 
 DEADLINE = 20.0
@@ -46,30 +43,8 @@ def poll_until(condition: Callable[[], Any], within: float = DEADLINE) -> Any:
     return value
 
 
-class RunningSimulator:
-    """The program itself, and its control API."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "floopy_simulator", "--data-dir", str(self._directory)],
-            stdout=subprocess.PIPE,
-        )
-        assert self.process.stdout is not None
-        with self.process.stdout as output:
-            self.url = json.loads(output.readline())["url"]
-        self.base_url = f"{self.url}/openai/v1"
-
-    def kill(self) -> None:
-        os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def stop(self) -> int:
-        self.process.terminate()
-        return self.process.wait(timeout=DEADLINE)
+class RunningSimulator(SimulatorProcess):
+    """The program itself, and its control API without an event loop."""
 
     def call(self, method: str, path: str, body: object = None) -> Any:
         return json.loads(self.read(method, path, body))
@@ -82,7 +57,9 @@ class RunningSimulator:
 
     def open(self, path: str, key: str) -> Any:
         """A raw response of the provider, read by the standard library."""
-        request = urllib.request.Request(self.base_url + path, headers={"Authorization": f"Bearer {key}"})
+        request = urllib.request.Request(
+            self.openai_base_url + path, headers={"Authorization": f"Bearer {key}"}
+        )
         return urllib.request.urlopen(request, timeout=DEADLINE)
 
     def configure(self, **changes: object) -> None:
@@ -104,7 +81,7 @@ class Account:
 
     def __init__(self, simulator: RunningSimulator, key: str) -> None:
         self.key = key
-        self.client = openai.OpenAI(api_key=key, base_url=simulator.base_url, max_retries=0)
+        self.client = openai.OpenAI(api_key=key, base_url=simulator.openai_base_url, max_retries=0)
 
     def upload(self, content: bytes) -> str:
         return self.client.files.create(file=("in.jsonl", content), purpose="batch").id
@@ -177,8 +154,7 @@ def own_simulator(tmp_path: Path) -> Iterator[RunningSimulator]:
     simulator = RunningSimulator(tmp_path / "simulator")
     simulator.configure(**DEFAULTS)
     yield simulator
-    if simulator.process.poll() is None:
-        simulator.kill()
+    simulator.end()
 
 
 @pytest.fixture

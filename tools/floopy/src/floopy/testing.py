@@ -1,4 +1,4 @@
-"""Pytest plugin: real MongoDB and Kafka for integration tests, one of each per session.
+"""Pytest plugin: real MongoDB and Kafka for integration tests, one of each per session, and a simulator each.
 
 Load it with `pytest_plugins = ["floopy.testing"]`. Containers where a Docker engine answers, else the
 addresses in `FLOOPY_TEST_MONGO` and `FLOOPY_TEST_KAFKA`, else the backends of the local stack.
@@ -8,7 +8,7 @@ import asyncio
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import assert_never
 
 import pytest
+import pytest_asyncio
 from pymongo import MongoClient
 
 from floopy import containers
@@ -24,6 +25,9 @@ from floopy.backends.backend import Backend, BackendMissingError
 from floopy.backends.embedded import EmbeddedBroker
 from floopy.backends.kafka import KafkaBroker, KafkaDistribution, default_home
 from floopy.backends.mongod import Mongod
+from floopy.simulation import OwnSimulator
+from floopy_common.chassis.mongo import Mongo, ensure_indexes, open_mongo
+from floopy_common.settings import MongoSettings
 
 MONGO_VARIABLE = "FLOOPY_TEST_MONGO"
 KAFKA_VARIABLE = "FLOOPY_TEST_KAFKA"
@@ -144,6 +148,25 @@ def mongo_database(mongo_uri: str) -> Iterator[str]:
     yield name
     with MongoClient[dict[str, object]](mongo_uri) as client:
         client.drop_database(name)
+
+
+@pytest_asyncio.fixture
+async def mongo(mongo_uri: str, mongo_database: str) -> AsyncIterator[Mongo]:
+    """That database, opened as services open it, every index made."""
+    async with open_mongo(MongoSettings(uri=mongo_uri, database=mongo_database), "test") as opened:
+        await ensure_indexes(opened)
+        yield opened
+
+
+@pytest.fixture
+def simulator() -> Iterator[OwnSimulator]:
+    """A provider simulator that this test alone scripts."""
+    with _scratch() as directory:
+        process = OwnSimulator(directory)
+        try:
+            yield process
+        finally:
+            process.end()
 
 
 @pytest.fixture(scope="session")

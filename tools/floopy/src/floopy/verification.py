@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from floopy_common.stores.blobs import BlobStore, FileReader
 
 from floopy_common.chassis.mongo import Document, Mongo
 from floopy_common.domain.ids import batch_request_id, line_id
 from floopy_common.domain.segment import Sink
+from floopy_common.stores.blobs import BlobStore, FileReader
 
 MAX_DIFFERENCES = 1_000
 """A batch that differs this often is broken as a whole; more rows would say nothing new."""
