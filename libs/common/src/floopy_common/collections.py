@@ -35,6 +35,7 @@ def _index(*keys: str, unique: bool = False, where: Mapping[str, Any] | None = N
     return Index("_".join(key.replace(".", "_") for key, _ in pairs), pairs, options)
 
 
+_PARKED = _index("batch_id", "segment", where={"status": "parked"})
 _PENDING_OUTBOX = _index("outbox.id", where={"outbox.id": {"$exists": True}})
 
 COLLECTIONS: dict[str, CollectionSpec] = {
@@ -77,7 +78,7 @@ COLLECTIONS: dict[str, CollectionSpec] = {
             "a contiguous range of a batch's lines",
             (
                 _index("batch_id", "plan_id", "no"),
-                _index("ready", "state", where={"ready": True, "state": {"$in": ["open", "written"]}}),
+                _index("batch_id", "no", "state", where={"ready": True, "state": {"$in": ["open", "written"]}}),
             ),
         ),
         CollectionSpec(
@@ -88,10 +89,12 @@ COLLECTIONS: dict[str, CollectionSpec] = {
                 _index("state", "poll.next_at"),
                 _index("state", "waiting.next_attempt_at"),
                 _index("account_id", "provider_batch_id"),
+                _index("attempts.phase", where={"attempts.phase": {"$in": ["creating", "unknown"]}}),
+                _index("sweep.next_at", where={"sweep.next_at": {"$exists": True}}),
                 _PENDING_OUTBOX,
             ),
         ),
-        CollectionSpec("usage_ledger", "one line's usage and cost", (_index("org_id", "-hour"),)),
+        CollectionSpec("usage_ledger", "one line's usage and cost", (_index("org_id", "-hour"), _PARKED)),
         CollectionSpec(
             "usage_rollups",
             "usage of one segment",
@@ -105,17 +108,36 @@ COLLECTIONS: dict[str, CollectionSpec] = {
                 _index("org_id", "-completed_at", "-_id"),
                 _index("org_id", "session_id", "-completed_at"),
                 _index("org_id", "custom_id"),
+                _PARKED,
             ),
         ),
-        CollectionSpec("scores", "one line's scores"),
+        CollectionSpec("scores", "one line's scores", (_PARKED,)),
         CollectionSpec("judgements", "one judge's verdict on a line"),
-        CollectionSpec("routing_scores", "standing of a model for an organisation"),
+        CollectionSpec(
+            "score_rollups",
+            "what one segment adds to the standing of one model",
+            (
+                _index("org_id", "provider", "model", "-completed_at"),
+                _index("pending", where={"pending": True}),
+            ),
+        ),
+        CollectionSpec(
+            "routing_scores",
+            "standing of a model for an organisation",
+            (_index("unpublished", where={"unpublished": True}),),
+        ),
         CollectionSpec(
             "receipts", "a sink's confirmation of one segment", (_index("batch_id", "sink", "segment"),)
         ),
         CollectionSpec(
-            "orphan_provider_batches", "a provider batch nobody should have made", (_index("batch_id"),)
+            "orphan_provider_batches",
+            "a provider batch nobody should have made",
+            (_index("batch_id"), _index("next_at", where={"settled": False})),
         ),
-        CollectionSpec("dead_letters", "where a record that could not be taken went", (_index("line_id"),)),
+        CollectionSpec(
+            "dead_letters",
+            "where a record that could not be taken went",
+            (_index("line_id"), _index("state", "at")),
+        ),
     )
 }
