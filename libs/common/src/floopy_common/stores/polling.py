@@ -11,10 +11,21 @@ from floopy_common.domain.shard import AttemptPhase, ShardEnd, ShardState, WaitR
 
 _WITH_PROVIDER = (ShardState.SUBMITTED, ShardState.CANCELLING, ShardState.DOWNLOADING)
 """States in which there is a provider batch to look at."""
+_LOOKABLE: Document = {"$and": [due("poll.next_at"), due("poll.claimed_until"), FREE_LEASE]}
+"""Due, and no look is under way: one that is asked for meanwhile comes right after it."""
 
 
 def _states(*states: ShardState) -> Document:
     return {"$in": [state.value for state in states]}
+
+
+def _same_look(shard: Document) -> Document:
+    """Matches the shard while nobody has begun another look; a look that came too late changes nothing."""
+    return {
+        "_id": shard["_id"],
+        "provider_batch_id": shard["provider_batch_id"],
+        "poll.started_at": shard["poll"]["started_at"],
+    }
 
 
 class ShardHold:
@@ -100,10 +111,7 @@ class PollStore:
 
     async def due_looks(self, limit: int, without_accounts: Collection[str] = ()) -> list[Document]:
         """Shards to be looked at now, longest due first, except those of `without_accounts`."""
-        criteria: Document = {
-            "state": _states(*_WITH_PROVIDER),
-            "$and": [due("poll.next_at"), FREE_LEASE],
-        }
+        criteria: Document = {"state": _states(*_WITH_PROVIDER), **_LOOKABLE}
         if without_accounts:
             criteria["account_id"] = {"$nin": list(without_accounts)}
         return await self._shards.find_all(criteria, sort=[("poll.next_at", 1)], limit=limit)
@@ -111,12 +119,8 @@ class PollStore:
     async def claim_look(self, shard_id: str, seconds: float) -> Document | None:
         """Take the next look for oneself for `seconds`; None when another worker was first."""
         return await self._shards.find_and_update(
-            {
-                "_id": shard_id,
-                "state": _states(*_WITH_PROVIDER),
-                "$and": [due("poll.next_at"), FREE_LEASE],
-            },
-            [assign(now=["poll.started_at"], raw={"poll.next_at": expire_in(seconds)})],
+            {"_id": shard_id, "state": _states(*_WITH_PROVIDER), **_LOOKABLE},
+            [assign(now=["poll.started_at"], raw={"poll.claimed_until": expire_in(seconds)})],
         )
 
     async def record_look(
@@ -137,11 +141,7 @@ class PollStore:
         asked_since = {"$gte": [{"$ifNull": ["$poll.asked_at", None]}, "$poll.started_at"]}
         last_at = "$poll.started_at" if answered else {"$ifNull": ["$poll.last_at", None]}
         return await self._shards.find_and_update(
-            {
-                "_id": shard["_id"],
-                "provider_batch_id": shard["provider_batch_id"],
-                "state": _states(*_WITH_PROVIDER),
-            },
+            {**_same_look(shard), "state": _states(*_WITH_PROVIDER)},
             [
                 assign(
                     {
@@ -150,6 +150,7 @@ class PollStore:
                         "provider_lost_at": None,
                         "poll.interval": interval,
                         "poll.failures": 0,
+                        "poll.claimed_until": None,
                     },
                     raw={
                         "provider_counts": {
@@ -166,7 +167,7 @@ class PollStore:
     async def answer_look(self, shard: Document) -> None:
         """Tell those who asked before the look recorded in `shard` began that they may read the batch."""
         await self._shards.update_one(
-            {"_id": shard["_id"], "poll.started_at": shard["poll"]["started_at"]},
+            _same_look(shard),
             {"$set": {"poll.last_at": shard["poll"]["started_at"]}},
         )
 
@@ -175,12 +176,11 @@ class PollStore:
         raw: Document = {
             "poll.failures": {"$add": [{"$ifNull": ["$poll.failures", 0]}, 1]},
             "poll.next_at": expire_in(delay),
+            "poll.claimed_until": None,
         }
         if lost:
             raw["provider_lost_at"] = {"$ifNull": ["$provider_lost_at", "$$NOW"]}
-        await self._shards.update_one(
-            {"_id": shard["_id"], "provider_batch_id": shard["provider_batch_id"]}, [assign(raw=raw)]
-        )
+        await self._shards.update_one(_same_look(shard), [assign(raw=raw)])
 
     async def cancel_accepted(self, shard: Document) -> None:
         """The provider has taken the request to cancel."""

@@ -1,0 +1,417 @@
+"""Planned batches as the submitter leaves them, and a provider that has their lines: the real simulator."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from pydantic import SecretStr
+
+from floopy_common.chassis.mongo import Mongo, ensure_indexes, open_mongo
+from floopy_common.chassis.secrets import Keyring
+from floopy_common.domain.ids import new_batch_id, new_nonce, new_plan_id, segment_id, shard_id
+from floopy_common.domain.index import pack_input
+from floopy_common.providers.openai.request import upstream_line
+from floopy_common.settings import MongoSettings
+from floopy_common.stores.accounts import AccountStore
+from floopy_common.stores.blobs import BlobStore
+
+SECRET = "a secret for tests that nobody needs to guess"
+CHAT = "/v1/chat/completions"
+DEADLINE = 20.0
+
+
+async def eventually(ask: Callable[[], Awaitable[Any]], what: str, within: float = DEADLINE) -> Any:
+    deadline = time.monotonic() + within
+    while not (answer := await ask()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} not within {within} s")
+        await asyncio.sleep(0.02)
+    return answer
+
+
+class Simulator:
+    """The program itself, its control API, and the SDK towards it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "floopy_simulator", "--data-dir", str(directory)], stdout=subprocess.PIPE
+        )
+        assert self.process.stdout is not None
+        with self.process.stdout as output:
+            self.url = json.loads(output.readline())["url"]
+        self.base_url = f"{self.url}/openai/v1"
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        content = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/_sim{path}", data=content, method=method)
+        with urllib.request.urlopen(request, timeout=DEADLINE) as response:
+            return json.loads(response.read())
+
+    def configure(self, **changes: object) -> None:
+        self.call("POST", "/config", changes)
+
+    def script(self, op: str, action: dict[str, object], *, times: int | None = 1, **match: object) -> int:
+        fault = {"match": {"op": op, **match}, "times": times, "action": action}
+        number: int = self.call("POST", "/faults", fault)["id"]
+        return number
+
+    def hits(self, fault: int) -> int:
+        number: int = self.call("GET", f"/faults/{fault}")["hits"]
+        return number
+
+    def advance(self, batch_id: str, to: str, **more: object) -> None:
+        self.call("POST", f"/batches/{batch_id}/advance", {"to": to, **more})
+
+    def calls(self, op: str) -> list[dict[str, Any]]:
+        return [call for call in self.call("GET", "/ledger")["calls"] if call["op"] == op]
+
+
+@dataclass
+class Planted:
+    """One planned batch; `bodies` by line number."""
+
+    batch: dict[str, Any]
+    bodies: dict[int, dict[str, Any]]
+    shards: list[dict[str, Any]] = field(default_factory=list)
+    segments: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        return str(self.batch["_id"])
+
+
+def make_body(question: str, sim: str | None = None) -> dict[str, Any]:
+    body: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": question}]}
+    return body if sim is None else {**body, "metadata": {"sim": sim}}
+
+
+class World:
+    """Writes what api and submitter would have written."""
+
+    def __init__(self, mongo: Mongo, simulator: Simulator) -> None:
+        self.mongo = mongo
+        self.blobs = BlobStore(mongo)
+        self.simulator = simulator
+        self.key = f"sk-{uuid.uuid4().hex}"
+        self.org_id = f"org_{uuid.uuid4().hex[:16]}"
+        self.accounts = AccountStore(mongo, Keyring(SecretStr(SECRET)))
+        self._sdk = openai.AsyncOpenAI(api_key=self.key, base_url=simulator.base_url, max_retries=0)
+        self.account_id = ""
+
+    async def open(self) -> None:
+        account = await self.accounts.create(self.org_id, "openai", None, SecretStr(self.key))
+        self.account_id = account["_id"]
+
+    async def close(self) -> None:
+        await self._sdk.close()
+
+    async def plan(
+        self,
+        bodies: list[dict[str, Any]],
+        *,
+        segment_lines: int = 100,
+        shard_lines: int = 100,
+        blank_first: int = 0,
+        **changes: Any,
+    ) -> Planted:
+        """A batch in progress whose shards are planned; `blank_first` empty lines come first."""
+        now = datetime.now(UTC)
+        batch_id, plan_id = new_batch_id(), new_plan_id()
+        raw = b"\n" * blank_first
+        entries = []
+        for line_no, body in enumerate(bodies, start=blank_first + 1):
+            request = {"custom_id": f"user-{line_no}", "method": "POST", "url": CHAT, "body": body}
+            line = json.dumps(request, separators=(",", ":")).encode()
+            entries.append((line_no, len(raw), len(line), 0))
+            raw += line + b"\n"
+        blob = await self.blobs.put("input", raw, [batch_id])
+        index = await self.blobs.put("index", pack_input(entries), [batch_id])
+        planted = Planted({}, {entry[0]: body for entry, body in zip(entries, bodies, strict=True)})
+        starts = range(0, len(entries), segment_lines)
+        for no, start in enumerate(starts):
+            part = entries[start : start + segment_lines]
+            planted.segments.append(self._segment(batch_id, plan_id, no, start, part, now))
+        for no, start in enumerate(range(0, len(entries), shard_lines)):
+            part = entries[start : start + shard_lines]
+            planted.shards.append(self._shard(batch_id, plan_id, no, part, planted.segments))
+        planted.batch = {
+            "_id": batch_id,
+            "org_id": self.org_id,
+            "api_key_id": "key_1",
+            "version": 2,
+            "status": "in_progress",
+            "created_at": now,
+            "expires_at": now + timedelta(days=1),
+            **dict.fromkeys(
+                (
+                    "finalizing_at",
+                    "completed_at",
+                    "failed_at",
+                    "expired_at",
+                    "cancelling_at",
+                    "cancelled_at",
+                )
+            ),
+            "in_progress_at": now,
+            "endpoint": CHAT,
+            "completion_window": "24h",
+            "metadata": None,
+            "output_expires_after": None,
+            "provider": "openai",
+            "account_id": self.account_id,
+            "input_file_id": "file-1",
+            "input": {
+                "ranges": [{"blob": blob.id, "offset": 0, "length": blob.length}],
+                "bytes": blob.length,
+                "filename": "in.jsonl",
+                "purpose": "batch",
+            },
+            "context": {
+                "plan": "pro",
+                "feedback": True,
+                "monthly_line_cap": None,
+                "retention_days": 30,
+                "content_policy": "reference",
+                "sample_rate": 0.0,
+                "session_id": None,
+                "headers": {},
+            },
+            "plan": {
+                "plan_id": plan_id,
+                "total": len(entries),
+                "segments": len(planted.segments),
+                "shards": len(planted.shards),
+                "model": "gpt-4o-mini",
+                "groups": [
+                    {
+                        "model": "gpt-4o-mini",
+                        "rates": {
+                            "input_nano": 75_000_000,
+                            "cached_nano": 37_500_000,
+                            "output_nano": 300_000_000,
+                            "flag": None,
+                        },
+                    }
+                ],
+                "index_blob": index.id,
+                "price_version": "test",
+                "translator_version": 1,
+                "month": "202601",
+            },
+            "errors": None,
+            "counts": {"total": len(entries), "completed": 0, "failed": 0},
+            "summary": {
+                "shards": {"planned": len(planted.shards)},
+                "queue": None,
+                "counts": {"completed": 0, "failed": 0},
+            },
+            "usage": None,
+            "output_file_id": None,
+            "error_file_id": None,
+            "ending": None,
+            "ending_at": None,
+            "audit": {
+                "stage": "open",
+                "next_at": now,
+                "answered": 0,
+                "logged": 0,
+                "metered": 0,
+                "scored": 0,
+                "parked": 0,
+                "balanced": False,
+            },
+            "request_hash": "hash",
+            "retry_count": 0,
+            "outbox": [],
+            "lease": None,
+            "next_look_at": now,
+            **changes,
+        }
+        await self.mongo.collection("segments").insert_many(planted.segments)
+        await self.mongo.collection("shards").insert_many(planted.shards)
+        await self.mongo.collection("batches").insert_new(planted.batch)
+        return planted
+
+    def _segment(
+        self, batch_id: str, plan_id: str, no: int, start: int, part: list[Any], now: datetime
+    ) -> dict[str, Any]:
+        return {
+            "_id": segment_id(plan_id, no),
+            "batch_id": batch_id,
+            "org_id": self.org_id,
+            "plan_id": plan_id,
+            "no": no,
+            "first_line": part[0][0],
+            "last_line": part[-1][0],
+            "lines": len(part),
+            "bytes": sum(entry[2] for entry in part),
+            "index_from": start,
+            "index_to": start + len(part),
+            "ready": False,
+            "state": "open",
+            **dict.fromkeys(("lease", "manifest", "counts", "usage", "emitted")),
+            "created_at": now,
+        }
+
+    def _shard(
+        self, batch_id: str, plan_id: str, no: int, part: list[Any], segments: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        first, last = part[0][0], part[-1][0]
+        return {
+            "_id": shard_id(plan_id, no),
+            "batch_id": batch_id,
+            "org_id": self.org_id,
+            "plan_id": plan_id,
+            "no": no,
+            "provider": "openai",
+            "account_id": self.account_id,
+            "endpoint": CHAT,
+            "model": "gpt-4o-mini",
+            "group": 0,
+            "kind": "primary",
+            "depth": 0,
+            "parent": None,
+            "ranges": [[first, last]],
+            "lines": len(part),
+            "bytes": sum(entry[2] for entry in part),
+            "tokens_estimate": 10 * len(part),
+            "segments": [s["no"] for s in segments if s["first_line"] <= last and s["last_line"] >= first],
+            "state": "planned",
+            "attempt": 0,
+            "attempts": [],
+            "downloads": 0,
+            **dict.fromkeys(
+                (
+                    "waiting",
+                    "lease",
+                    "provider_batch_id",
+                    "provider_status",
+                    "provider_counts",
+                    "submitted_at",
+                    "poll",
+                    "cancel_asked_at",
+                    "archive",
+                    "ended",
+                    "ended_at",
+                    "refused",
+                )
+            ),
+        }
+
+    async def submit(self, planted: Planted, shard: dict[str, Any], nonce: str | None = None) -> str:
+        """Create the shard's provider batch and record it; `nonce` marks its lines as somebody else's."""
+        own = new_nonce()
+        lines = [
+            number for first, last in shard["ranges"] for number in planted.bodies if first <= number <= last
+        ]
+        content = b"".join(
+            upstream_line(
+                nonce or own, n, CHAT, json.dumps(planted.bodies[n], separators=(",", ":")).encode()
+            )
+            for n in sorted(lines)
+        )
+        uploaded = await self._sdk.files.create(file=("in.jsonl", content), purpose="batch")
+        created = await self._sdk.batches.create(
+            input_file_id=uploaded.id, endpoint=CHAT, completion_window="24h"
+        )
+        now = datetime.now(UTC)
+        attempt = {
+            "id": f"att_{own}",
+            "nonce": own,
+            "phase": "created",
+            "intent_at": now,
+            "input_file_id": uploaded.id,
+            "creating_at": now,
+            "provider_batch_id": created.id,
+            "looks": 0,
+            "last_look_at": None,
+            "resolution": None,
+        }
+        poll = {"next_at": now, "interval": 0.05, "failures": 0}
+        poll |= dict.fromkeys(("started_at", "last_at", "asked_at"))
+        await self.mongo.collection("shards").update_one(
+            {"_id": shard["_id"]},
+            {
+                "$set": {
+                    "state": "submitted",
+                    "provider_batch_id": created.id,
+                    "submitted_at": now,
+                    "poll": poll,
+                    "waiting": None,
+                },
+                "$push": {"attempts": attempt},
+            },
+        )
+        return created.id
+
+    async def submitted(self, bodies: list[dict[str, Any]], **options: Any) -> Planted:
+        """A batch whose shards are all with the provider."""
+        planted = await self.plan(bodies, **options)
+        for shard in planted.shards:
+            await self.submit(planted, shard)
+        return planted
+
+    async def batch(self, planted: Planted) -> dict[str, Any]:
+        found = await self.mongo.collection("batches").find_one({"_id": planted.id})
+        assert found is not None
+        return found
+
+    async def shards(self, planted: Planted) -> list[dict[str, Any]]:
+        """The batch's shards as they are now, a retry behind its parent."""
+        return await self.mongo.collection("shards").find_all(
+            {"batch_id": planted.id}, sort=[("no", 1), ("depth", 1)]
+        )
+
+
+@pytest.fixture(scope="session")
+def shared_simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
+    simulator = Simulator(tmp_path_factory.mktemp("simulator"))
+    yield simulator
+    simulator.process.terminate()
+    assert simulator.process.wait(timeout=DEADLINE) == 0
+
+
+@pytest.fixture
+def sim(shared_simulator: Simulator) -> Simulator:
+    """The simulator with batches that end at once and without faults."""
+    shared_simulator.call("DELETE", "/faults")
+    shared_simulator.configure(
+        batch_seconds=0.1, auto=True, cancel_seconds=0.05, enqueued_token_limit=None, window_seconds=86_400
+    )
+    return shared_simulator
+
+
+@pytest.fixture
+async def mongo(mongo_uri: str, mongo_database: str) -> AsyncIterator[Mongo]:
+    async with open_mongo(MongoSettings(uri=mongo_uri, database=mongo_database), "test") as opened:
+        await ensure_indexes(opened)
+        yield opened
+
+
+@pytest.fixture
+async def world(mongo: Mongo, sim: Simulator) -> AsyncIterator[World]:
+    opened = World(mongo, sim)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def body() -> Callable[..., dict[str, Any]]:
+    return make_body
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., Awaitable[Any]]:
+    return eventually

@@ -1,0 +1,143 @@
+"""Scratch space is a cache: whatever happens to it, the archived bytes come back or an error does."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from floopy_common.chassis.mongo import Mongo
+from floopy_common.domain.errors import BlobMissing
+from floopy_common.providers.port import ResultStream, Unavailable
+from floopy_common.stores.blobs import BlobStore
+from floopy_reconciler.adapters.archives import ScratchArchives
+from floopy_reconciler.errors import ResultsTooLarge
+
+MIB = 1024 * 1024
+
+
+def make_stream(*chunks: bytes, length: int | None = None, fails: bool = False) -> ResultStream:
+    async def flow() -> AsyncIterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+        if fails:
+            raise Unavailable("the connection broke")
+
+    return ResultStream(length, flow())
+
+
+@pytest.fixture
+def archives(mongo: Mongo, tmp_path: Path) -> ScratchArchives:
+    return ScratchArchives(tmp_path / "scratch", BlobStore(mongo), max_result=8 * MIB, max_total=100 * MIB)
+
+
+def files(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "scratch").iterdir())
+
+
+async def test_download_becomes_a_pinned_blob_and_stays_at_hand(
+    archives: ScratchArchives, mongo: Mongo, tmp_path: Path
+) -> None:
+    data = os.urandom(3 * MIB)
+    path = await archives.receive(make_stream(data[:MIB], data[MIB:], length=len(data)))
+
+    blob_id = await archives.keep(path, "batch_1")
+    archives.forget(path)
+
+    assert files(tmp_path) == [blob_id]
+    blob = await mongo.collection("blobs").find_one({"_id": blob_id})
+    assert blob is not None
+    assert (blob["kind"], blob["pins"], blob["length"]) == ("archive", ["batch_1"], len(data))
+    async with archives.open(blob_id) as view:
+        assert view[:] == data
+
+
+@pytest.mark.parametrize("length", [2, 4])
+async def test_download_of_another_length_than_announced_is_none(
+    archives: ScratchArchives, tmp_path: Path, length: int
+) -> None:
+    with pytest.raises(Unavailable):
+        await archives.receive(make_stream(b"abc", length=length))
+
+    assert files(tmp_path) == []
+
+
+async def test_broken_download_leaves_nothing(archives: ScratchArchives, tmp_path: Path) -> None:
+    with pytest.raises(Unavailable):
+        await archives.receive(make_stream(b"x" * 2 * MIB, fails=True))
+
+    assert files(tmp_path) == []
+
+
+async def test_download_that_never_ends_is_cut_off(archives: ScratchArchives, tmp_path: Path) -> None:
+    with pytest.raises(ResultsTooLarge):
+        await archives.receive(make_stream(*[b"x" * MIB] * 10))
+
+    assert files(tmp_path) == []
+
+
+async def test_lost_scratch_is_fetched_again(archives: ScratchArchives, tmp_path: Path) -> None:
+    path = await archives.receive(make_stream(b"results\n"))
+    blob_id = await archives.keep(path, "batch_1")
+    (tmp_path / "scratch" / blob_id).unlink()
+
+    async with archives.open(blob_id) as view:
+        assert view[:] == b"results\n"
+    assert files(tmp_path) == [blob_id]
+
+
+@pytest.mark.parametrize("damaged", [b"short", b"RESULTS\n"])
+async def test_damaged_scratch_of_another_process_is_not_believed(
+    archives: ScratchArchives, mongo: Mongo, tmp_path: Path, damaged: bytes
+) -> None:
+    path = await archives.receive(make_stream(b"results\n"))
+    blob_id = await archives.keep(path, "batch_1")
+    (tmp_path / "scratch" / blob_id).write_bytes(damaged)
+    restarted = ScratchArchives(tmp_path / "scratch", BlobStore(mongo), max_result=MIB, max_total=MIB)
+
+    async with restarted.open(blob_id) as view:
+        assert view[:] == b"results\n"
+
+
+async def test_unknown_blob_is_missing(archives: ScratchArchives) -> None:
+    with pytest.raises(BlobMissing):
+        async with archives.open("blob_unknown"):
+            pass
+
+
+async def test_empty_results_are_empty(archives: ScratchArchives) -> None:
+    path = await archives.receive(make_stream(length=0))
+
+    with archives.view(path) as view, archives.view(None) as nothing:
+        assert view == nothing == b""
+
+
+async def test_scratch_keeps_to_its_bound_and_what_is_open_stays_readable(
+    mongo: Mongo, tmp_path: Path
+) -> None:
+    archives = ScratchArchives(tmp_path / "scratch", BlobStore(mongo), max_result=MIB, max_total=2 * MIB)
+    first = await archives.keep(await archives.receive(make_stream(b"a" * MIB)), "batch_1")
+    os.utime(tmp_path / "scratch" / first, (1, 1))
+    async with archives.open(first) as view:
+        os.utime(tmp_path / "scratch" / first, (1, 1))
+        for letter in (b"b", b"c", b"d"):
+            await archives.keep(await archives.receive(make_stream(letter * MIB)), "batch_1")
+
+        assert first not in files(tmp_path)
+        assert sum(path.stat().st_size for path in (tmp_path / "scratch").iterdir()) <= 2 * MIB
+        assert view[:] == b"a" * MIB
+    async with archives.open(first) as view:
+        assert view[:3] == b"aaa"
+
+
+async def test_what_a_dead_process_was_writing_goes(archives: ScratchArchives, tmp_path: Path) -> None:
+    left = tmp_path / "scratch" / "left.part"
+    left.write_bytes(b"half")
+    os.utime(left, (1, 1))
+    fresh = tmp_path / "scratch" / "fresh.part"
+    fresh.write_bytes(b"half")
+
+    await archives.keep(await archives.receive(make_stream(b"x")), "batch_1")
+
+    assert not left.exists()
+    assert fresh.exists()
