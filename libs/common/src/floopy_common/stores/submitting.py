@@ -1,0 +1,383 @@
+"""Shards on their way to the provider: one conditional write for each step of submitting one."""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from floopy_common.chassis.lease import Lease, LiveLease, claim_stage, new_lease, release_stage, renewing
+from floopy_common.chassis.mongo import FREE_LEASE, Document, Mongo, append, assign, due, expire_in
+from floopy_common.domain.errors import LeaseLost
+from floopy_common.domain.ids import new_attempt_id, new_nonce
+from floopy_common.domain.shard import AttemptPhase, ShardEnd, ShardState, WaitReason
+
+_AMBIGUOUS = [AttemptPhase.CREATING.value, AttemptPhase.UNKNOWN.value]
+"""Phases in which a provider batch may exist that we do not know of."""
+
+_LAST_IS_AMBIGUOUS: Document = {"$in": [{"$last": "$attempts.phase"}, _AMBIGUOUS]}
+
+_SUBMITTABLE: Document = {
+    "$and": [
+        {
+            "$or": [
+                {"state": ShardState.PLANNED.value, **due("submit_at")},
+                {
+                    "state": ShardState.WAITING.value,
+                    "waiting.reason": {"$ne": WaitReason.OPERATOR.value},
+                    **due("waiting.next_attempt_at"),
+                },
+                {"state": ShardState.SUBMITTING.value, "$expr": {"$not": [_LAST_IS_AMBIGUOUS]}},
+            ]
+        },
+        FREE_LEASE,
+    ]
+}
+"""What may be claimed for a try: no provider batch of it can exist that nobody has recorded."""
+
+_UNCLEAR: Document = {
+    "$and": [
+        {
+            "$or": [
+                {"state": ShardState.SUBMIT_UNKNOWN.value, **due("search.next_at")},
+                {"state": ShardState.SUBMITTING.value, "$expr": _LAST_IS_AMBIGUOUS},
+            ]
+        },
+        FREE_LEASE,
+    ]
+}
+"""What must be looked for at the provider before anything else is done with it."""
+
+
+def on_attempt(attempt_id: str, values: Mapping[str, Any], *, now: Collection[str] = ()) -> Document:
+    """A stage that changes one attempt of a shard and no other."""
+    changed: Document = {field: {"$literal": value} for field, value in values.items()}
+    changed.update(dict.fromkeys(now, "$$NOW"))
+    mine = {"$eq": ["$$this.id", {"$literal": attempt_id}]}
+    merged = {"$mergeObjects": ["$$this", changed]}
+    return {"$set": {"attempts": {"$map": {"input": "$attempts", "in": {"$cond": [mine, merged, "$$this"]}}}}}
+
+
+class SubmitHold:
+    """A shard that this worker alone submits; `shard` is as its last write left it.
+
+    Every write filters on the lease's token and raises LeaseLost when it matches nothing.
+    """
+
+    def __init__(self, store: "SubmitStore", shard: Document, live: LiveLease) -> None:
+        self.shard = shard
+        self._store = store
+        self._live = live
+
+    @property
+    def attempt(self) -> Document | None:
+        """The newest attempt."""
+        return self.shard["attempts"][-1] if self.shard["attempts"] else None
+
+    @property
+    def lost(self) -> bool:
+        """Somebody else may own the shard."""
+        return self._live.lost
+
+    def seconds_left(self) -> float:
+        """Seconds in which nobody else can own the shard."""
+        return self._live.seconds_left()
+
+    async def intend(self) -> None:
+        """Begin another attempt."""
+        attempt: Document = {
+            "id": new_attempt_id(),
+            "nonce": new_nonce(),
+            "phase": AttemptPhase.INTENT.value,
+            "input_file_id": None,
+            "creating_at": None,
+            "provider_batch_id": None,
+            "looks": 0,
+            "last_look_at": None,
+            "resolution": None,
+        }
+        counted = {"$add": [{"$ifNull": ["$attempt", 0]}, 1]}
+        await self._write(
+            [
+                append("attempts", attempt),
+                on_attempt(attempt["id"], {}, now=["intent_at"]),
+                assign(raw={"attempt": counted}),
+            ]
+        )
+
+    async def prepared(self, input_file_id: str | None) -> None:
+        """The input is at the provider."""
+        await self._write([self._on_last(AttemptPhase.PREPARED, {"input_file_id": input_file_id})])
+
+    async def extend(self, seconds: float) -> None:
+        """Keep the shard for at least `seconds` from now."""
+        await self._live.extend(seconds)
+
+    async def fence(self) -> None:
+        """From here on a provider batch may exist."""
+        await self._write([self._on_last(AttemptPhase.CREATING, {}, now=["creating_at"])])
+
+    async def unfence(self) -> None:
+        """The call was certainly not made: the attempt is where it was before the fence, free for anybody."""
+        await self._write([self._on_last(AttemptPhase.PREPARED, {}), release_stage()])
+
+    async def recorded(
+        self, provider_batch_id: str, pending: Document, interval: float, resolution: str | None
+    ) -> None:
+        """The provider batch is known; `pending` is the event of it, the first look comes after `interval`."""
+        poll = {"interval": interval, "failures": 0, "started_at": None, "last_at": None, "asked_at": None}
+        created = {"provider_batch_id": provider_batch_id, "resolution": resolution}
+        await self._write(
+            [
+                self._on_last(AttemptPhase.CREATED, created),
+                append("outbox", pending),
+                assign(
+                    {
+                        "state": ShardState.SUBMITTED.value,
+                        "provider_batch_id": provider_batch_id,
+                        "provider_status": None,
+                        "provider_counts": None,
+                        "waiting": None,
+                        "search": None,
+                        "poll": poll,
+                        "cancel_asked_at": None,
+                    },
+                    now=["submitted_at"],
+                ),
+                assign(raw={"poll.next_at": expire_in(interval), "lease.attempt": 0}),
+                release_stage(),
+            ]
+        )
+
+    async def wait(self, reason: WaitReason, delay: float, *, anew: str | None = None) -> None:
+        """Certainly nothing was accepted; try again in `delay` seconds.
+
+        The same attempt goes on, its input included, unless `anew` says why it cannot.
+        """
+        phase = AttemptPhase.NOT_ACCEPTED if anew else self._phase_before_fence()
+        waiting_since = {"$ifNull": ["$queued_since", "$$NOW"]}
+        await self._write(
+            [
+                self._on_last(phase, {"resolution": anew}),
+                assign(
+                    {
+                        "state": ShardState.WAITING.value,
+                        "waiting.reason": reason.value,
+                        "waiting.backoff": delay,
+                    },
+                    raw={
+                        "queued_since": waiting_since,
+                        "waiting.since": waiting_since,
+                        "waiting.next_attempt_at": expire_in(delay),
+                    },
+                ),
+                release_stage(),
+            ]
+        )
+
+    async def refuse(self, refused: Document) -> None:
+        """The provider will never take this input."""
+        await self._write(
+            [
+                self._on_last(AttemptPhase.NOT_ACCEPTED, {"resolution": "refused"}),
+                assign(
+                    {
+                        "state": ShardState.REFUSED.value,
+                        "ended": ShardEnd.REFUSED.value,
+                        "refused": refused,
+                        "waiting": None,
+                    },
+                    now=["ended_at"],
+                ),
+                release_stage(),
+            ]
+        )
+
+    async def unknown(self) -> None:
+        """Nobody knows whether there is a provider batch: it is looked for at once."""
+        await self._write(
+            [
+                self._on_last(AttemptPhase.UNKNOWN, {}),
+                assign({"state": ShardState.SUBMIT_UNKNOWN.value, "search": None}),
+                release_stage(),
+            ]
+        )
+
+    async def hand_back(self, delay: float) -> None:
+        """Not to be submitted, at least not in the next `delay` seconds; nothing of it is at the provider."""
+        await self._write(
+            [
+                assign({"state": ShardState.PLANNED.value}, raw={"submit_at": expire_in(delay)}),
+                release_stage(),
+            ]
+        )
+
+    async def no_look(self, delay: float) -> None:
+        """The provider's list could not be read: that counts for nothing."""
+        failures = {"$add": [{"$ifNull": ["$search.failures", 0]}, 1]}
+        await self._write(
+            [
+                assign(raw={"search.failures": failures, "search.next_at": expire_in(delay)}),
+                release_stage(),
+            ]
+        )
+
+    async def looked(self, delay: float) -> None:
+        """The whole list was read and nothing of the attempt was there; look again in `delay` seconds."""
+        await self._write(
+            [
+                *self._count_look(),
+                assign({"search.failures": 0}, raw={"search.next_at": expire_in(delay)}),
+                release_stage(),
+            ]
+        )
+
+    async def abandon(self, *, operator: bool) -> None:
+        """The attempt is given up: another may start, unless an operator has to decide that.
+
+        What it left behind, should it turn up after all, is swept for.
+        """
+        state = ShardState.WAITING if operator else ShardState.PLANNED
+        reason = {"reason": WaitReason.OPERATOR.value, "next_attempt_at": None, "backoff": None}
+        stages = [
+            *self._count_look(),
+            self._on_last(AttemptPhase.ABANDONED, {"resolution": "not_found"}),
+            assign({"state": state.value, "search": None, "submit_at": None}, now=["sweep.next_at"]),
+        ]
+        if operator:
+            since: Document = {"$ifNull": ["$queued_since", "$$NOW"]}
+            stages += [
+                assign({"waiting": reason}),
+                assign(raw={"queued_since": since, "waiting.since": since}),
+            ]
+        await self._write([*stages, release_stage()])
+
+    def _count_look(self) -> list[Document]:
+        looks = (self.attempt or {}).get("looks", 0) + 1
+        return [self._on_last(None, {"looks": looks}, now=["last_look_at"])]
+
+    def _phase_before_fence(self) -> AttemptPhase:
+        phase = AttemptPhase(self._last()["phase"])
+        return AttemptPhase.PREPARED if phase is AttemptPhase.CREATING else phase
+
+    def _on_last(
+        self, phase: AttemptPhase | None, values: Mapping[str, Any], *, now: Collection[str] = ()
+    ) -> Document:
+        moved = {} if phase is None else {"phase": phase.value}
+        return on_attempt(self._last()["id"], {**moved, **values}, now=now)
+
+    def _last(self) -> Document:
+        if self.attempt is None:
+            raise RuntimeError(f"{self.shard['_id']} has no attempt yet")
+        return self.attempt
+
+    async def _write(self, stages: Sequence[Mapping[str, Any]]) -> None:
+        held = {"_id": self.shard["_id"], **self._live.held()}
+        self.shard = await self._store.write(held, stages)
+
+
+class Claim:
+    """A shard as it was taken."""
+
+    def __init__(self, store: "SubmitStore", shard: Document, lease: Lease) -> None:
+        self.shard = shard
+        self._store = store
+        self._lease = lease
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[SubmitHold]:
+        """Keep the shard while the body runs, which must end with the write that lets it go."""
+        async with self._store.renewing(self.shard["_id"], self._lease) as live:
+            yield SubmitHold(self._store, self.shard, live)
+
+
+class SubmitStore:
+    """The collection `shards`, until there is a provider batch."""
+
+    def __init__(self, mongo: Mongo, owner: str, lease_ttl: float) -> None:
+        self._shards = mongo.collection("shards")
+        self._owner = owner
+        self._ttl = lease_ttl
+
+    async def next_due(self, without_accounts: Collection[str] = ()) -> Document | None:
+        """The shard to be submitted next, except those of `without_accounts`."""
+        return await self._shards.find_one(_except(_SUBMITTABLE, without_accounts), sort=_URGENCY)
+
+    async def next_unclear(self, without_accounts: Collection[str] = ()) -> Document | None:
+        """The shard to be looked for next, except those of `without_accounts`."""
+        return await self._shards.find_one(_except(_UNCLEAR, without_accounts), sort=_LOOK_ORDER)
+
+    async def get(self, shard_id: str) -> Document | None:
+        return await self._shards.find_one({"_id": shard_id})
+
+    async def defer(self, shard: Document, delay: float) -> None:
+        """Do not offer a shard that nobody works on for `delay` seconds."""
+        await self._shards.update_one(
+            {"_id": shard["_id"], "state": shard["state"], **FREE_LEASE},
+            [assign({"state": ShardState.PLANNED.value}, raw={"submit_at": expire_in(delay)})],
+        )
+
+    async def discard(self, shard: Document) -> None:
+        """End a shard whose plan is not its batch's; nobody counts or shows it."""
+        await self._shards.update_one(
+            {"_id": shard["_id"], "state": shard["state"], **FREE_LEASE},
+            [
+                assign(
+                    {"state": ShardState.SETTLED.value, "ended": ShardEnd.CANCELLED.value}, now=["ended_at"]
+                )
+            ],
+        )
+
+    async def claim(self, shard: Document) -> Claim | None:
+        """Take the shard for submitting; None when another worker did, or there is nothing to do any more."""
+        return await self._claim(shard, _SUBMITTABLE, [assign({"state": ShardState.SUBMITTING.value})])
+
+    async def claim_search(self, shard: Document) -> Claim | None:
+        """Take the shard for looking for its last attempt; None when another worker did.
+
+        `search.began_at` is the server's clock before the look.
+        """
+        last = shard["attempts"][-1]["id"]
+        same_attempt = {"$expr": {"$eq": [{"$last": "$attempts.id"}, last]}}
+        return await self._claim(
+            shard,
+            {"$and": [_UNCLEAR, same_attempt]},
+            [
+                on_attempt(last, {"phase": AttemptPhase.UNKNOWN.value}),
+                assign({"state": ShardState.SUBMIT_UNKNOWN.value}, now=["search.began_at"]),
+            ],
+        )
+
+    async def _claim(self, shard: Document, criteria: Document, changes: list[Document]) -> Claim | None:
+        lease = new_lease(self._owner, self._ttl)
+        claimed = await self._shards.find_and_update(
+            {"_id": shard["_id"], **criteria}, [*changes, claim_stage(lease, self._ttl)]
+        )
+        return None if claimed is None else Claim(self, claimed, lease)
+
+    def renewing(self, shard_id: str, lease: Lease) -> AbstractAsyncContextManager[LiveLease]:
+        return renewing(self._shards, shard_id, lease, self._ttl)
+
+    async def write(self, held: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> Document:
+        """The shard after the write; LeaseLost when `held` matches nothing."""
+        after = await self._shards.find_and_update(held, stages)
+        if after is None:
+            raise LeaseLost(str(held["_id"]))
+        return after
+
+    async def count_waiting(self) -> dict[str, int]:
+        """Reason and number of the shards that wait."""
+        rows = await self._shards.aggregate(
+            [
+                {"$match": {"state": ShardState.WAITING.value}},
+                {"$group": {"_id": "$waiting.reason", "shards": {"$sum": 1}}},
+            ]
+        )
+        return {row["_id"]: row["shards"] for row in rows}
+
+
+_URGENCY = [("state", -1), ("queued_since", 1), ("created_at", 1), ("_id", 1)]
+"""Those that `waiting` names before those left behind in `submitting` before `planned` ones; oldest first."""
+_LOOK_ORDER = [("search.next_at", 1), ("_id", 1)]
+
+
+def _except(criteria: Document, accounts: Collection[str]) -> Document:
+    return {**criteria, "account_id": {"$nin": list(accounts)}} if accounts else criteria

@@ -1,0 +1,1 @@
+"""What the submitter decides, free of I/O."""

@@ -1,0 +1,319 @@
+"""Submitting a shard: claim, intent, prepare, fence, create, record; each step survives a crash after it."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from floopy_common.domain.batch import BatchStatus
+from floopy_common.domain.errors import BlobCorrupt, BlobMissing, LeaseLost
+from floopy_common.domain.shard import AttemptPhase, ShardState, WaitReason
+from floopy_common.providers.port import (
+    AccountMissing,
+    Ambiguous,
+    AttemptInput,
+    BatchProvider,
+    CreateRequest,
+    NotAccepted,
+    ProviderBatch,
+    ProviderDirectory,
+    Unavailable,
+)
+from floopy_submitter.core.input import ShardInput
+from floopy_submitter.core.orphans import OrphanKeeper
+from floopy_submitter.core.slots import Slots
+from floopy_submitter.core.waiting import Backoff, Breaker, reason_of
+from floopy_submitter.errors import TooLate, WrongPlan
+from floopy_submitter.ports import (
+    Announce,
+    BatchReader,
+    Changed,
+    Claim,
+    Document,
+    DueShards,
+    Hit,
+    Hold,
+    Report,
+)
+
+_log = logging.getLogger(__name__)
+
+_RESUMABLE = frozenset({AttemptPhase.INTENT.value, AttemptPhase.PREPARED.value})
+_UNCLEAR = frozenset({AttemptPhase.CREATING.value, AttemptPhase.UNKNOWN.value})
+
+
+@dataclass(frozen=True)
+class SubmitTimes:
+    """Seconds: a create call may take `create_timeout`, the lease outlives it by `margin`; `defer` until a
+    shard that may not be submitted now is thought of again; `first_look` until a provider batch is looked at.
+    """
+
+    create_timeout: float
+    margin: float
+    defer: float
+    first_look: float
+
+
+@dataclass
+class _Creation:
+    """The create call of a job, kept where losing the lease does not reach it."""
+
+    attempt_id: str
+    call: "asyncio.Task[ProviderBatch]"
+
+
+class Submitter:
+    """Finds shards that are due and submits each under a lease, several beside each other."""
+
+    def __init__(
+        self,
+        *,
+        shards: DueShards,
+        batches: BatchReader,
+        providers: ProviderDirectory,
+        inputs: ShardInput,
+        keeper: OrphanKeeper,
+        slots: Slots,
+        backoff: Backoff,
+        breaker: Breaker,
+        times: SubmitTimes,
+        announce: Announce,
+        changed: Changed,
+        unclear: Callable[[], None],
+        report: Report,
+        hit: Hit,
+    ) -> None:
+        self._shards = shards
+        self._batches = batches
+        self._providers = providers
+        self._inputs = inputs
+        self._keeper = keeper
+        self._slots = slots
+        self._backoff = backoff
+        self._breaker = breaker
+        self._times = times
+        self._announce = announce
+        self._changed = changed
+        self._unclear = unclear
+        self._report = report
+        self._hit = hit
+
+    async def step(self) -> bool:
+        """Start what is due and fits; True when anything was started or put aside."""
+        worked = False
+        while self._slots.free > 0:
+            shard = await self._slots.next_from(self._shards.next_due, self._breaker.paused())
+            if shard is None:
+                break
+            worked = True
+            batch = await self._batches.get(shard["batch_id"])
+            if _is_stale(batch, shard):
+                await self._shards.discard(shard)
+            elif not _may_submit(batch, shard):
+                await self._shards.defer(shard, self._times.defer)
+            elif (claim := await self._shards.claim(shard)) is not None:
+                self._hit("submit.after_claim")
+                self._slots.start(shard["account_id"], self.submit(claim))
+        return worked
+
+    async def submit(self, claim: Claim) -> None:
+        """Submit one claimed shard; whatever it ends in, the shard is let go, or its lease runs out."""
+        started = time.monotonic()
+        creations: list[_Creation] = []
+        try:
+            async with claim.hold() as hold:
+                await self._submit(hold, creations)
+        except LeaseLost:
+            await self._after_losing(claim.shard, creations)
+            raise
+        state = hold.shard["state"]
+        self._report.moved(state)
+        if state == ShardState.SUBMITTED.value:
+            self._report.submitted(time.monotonic() - started)
+        if state == ShardState.SUBMIT_UNKNOWN.value:
+            self._unclear()
+        await self._changed(claim.shard["batch_id"])
+
+    async def _submit(self, hold: Hold, creations: list[_Creation]) -> None:
+        try:
+            batch = await self._wanted(hold.shard)
+            provider = await self._providers.for_account(hold.shard["account_id"])
+            await self._prepare(hold, batch, provider)
+            batch = await self._wanted(hold.shard)
+            await self._create(hold, batch, provider, creations)
+        except WrongPlan:
+            await hold.hand_back(self._times.defer)
+        except NotAccepted as refusal:
+            await self._not_accepted(hold, refusal)
+        except TooLate:
+            await hold.unfence()
+        except Unavailable as fault:
+            await self._wait(hold, WaitReason.UNAVAILABLE, fault.retry_after, str(fault))
+        except (BlobMissing, BlobCorrupt, AccountMissing) as fault:
+            # another try may find what is missing now; the batch's window bounds how often
+            await self._wait(hold, WaitReason.UNAVAILABLE, None, repr(fault))
+
+    async def _wanted(self, shard: Document) -> Document:
+        """The batch, read now; WrongPlan unless the shard may be submitted for it."""
+        batch = await self._batches.get(shard["batch_id"])
+        if batch is None or not _may_submit(batch, shard):
+            raise WrongPlan(shard["_id"])
+        return batch
+
+    async def _prepare(self, hold: Hold, batch: Document, provider: BatchProvider) -> None:
+        """An attempt whose input is at the provider: a new one, or the last where it can go on."""
+        if hold.attempt is None or hold.attempt["phase"] not in _RESUMABLE:
+            await hold.intend()
+            self._hit("submit.after_intent")
+        attempt = _present(hold)
+        if attempt["input_file_id"] is not None:
+            return
+        shard = hold.shard
+        upload = AttemptInput(
+            name=f"floopy-{shard['batch_id']}-{attempt['id']}.jsonl",
+            size=await self._inputs.size(batch, shard),
+            chunks=self._inputs.chunks(batch, shard, attempt["nonce"]),
+        )
+        input_file_id = await provider.prepare(upload)
+        self._hit("submit.after_upload")
+        await hold.prepared(input_file_id)
+        self._hit("submit.after_prepared")
+
+    async def _create(
+        self, hold: Hold, batch: Document, provider: BatchProvider, creations: list[_Creation]
+    ) -> None:
+        times = self._times
+        await hold.extend(times.create_timeout + times.margin)
+        await hold.fence()
+        self._hit("submit.after_fence")
+        deadline = time.monotonic() + times.create_timeout
+        attempt = _present(hold)
+        request = CreateRequest(
+            attempt_id=attempt["id"],
+            nonce=attempt["nonce"],
+            endpoint=hold.shard["endpoint"],
+            input_file_id=attempt["input_file_id"],
+            before_send=_guard(hold, deadline),
+        )
+        call = asyncio.create_task(_in_time(provider, request, times.create_timeout))
+        creations.append(_Creation(attempt["id"], call))
+        try:
+            created = await asyncio.shield(call)
+        except Ambiguous as fault:
+            _log.warning(
+                "a create whose outcome is unknown",
+                extra={"event": "submit_ambiguous", "shard_id": hold.shard["_id"], "cause": str(fault)},
+            )
+            await hold.unknown()
+            self._hit("submit.after_unknown")
+        except asyncio.CancelledError:
+            await _stopped(hold, call)
+        else:
+            self._hit("submit.after_create")
+            pending = self._announce(batch, hold.shard["_id"])
+            await hold.recorded(created.id, pending, times.first_look, None)
+            self._hit("submit.after_record")
+
+    async def _not_accepted(self, hold: Hold, refusal: NotAccepted) -> None:
+        """Wait for what passes; a refusal in the provider's own words for what does not."""
+        if refusal.retryable or refusal.queue_full:
+            await self._wait(hold, reason_of(refusal), refusal.retry_after, str(refusal))
+        elif refusal.status == 404 and _present(hold)["input_file_id"] is not None:
+            # it was there once: a wait outlived it, so the next attempt brings another
+            await hold.wait(WaitReason.UNAVAILABLE, self._delay(hold, None), anew="input_gone")
+        else:
+            await hold.refuse(_refused(refusal))
+            self._hit("submit.after_refuse")
+
+    async def _wait(self, hold: Hold, reason: WaitReason, retry_after: float | None, cause: str) -> None:
+        delay = self._delay(hold, retry_after)
+        if reason is WaitReason.RATE_LIMITED:
+            self._breaker.pause(hold.shard["account_id"], delay)
+        _log.warning(
+            "a shard waits",
+            extra={"event": "submit_waits", "shard_id": hold.shard["_id"], "reason": reason, "cause": cause},
+        )
+        if hold.attempt is None:
+            await hold.hand_back(delay)
+        else:
+            await hold.wait(reason, delay)
+        self._hit("submit.after_wait")
+
+    def _delay(self, hold: Hold, retry_after: float | None) -> float:
+        return self._backoff.after(hold.shard, retry_after)
+
+    async def _after_losing(self, shard: Document, creations: list[_Creation]) -> None:
+        """We are a zombie: what we created and nobody else will take is not to be kept."""
+        for creation in creations:
+            try:
+                created = await creation.call
+            except (NotAccepted, Ambiguous, TooLate):
+                continue
+            now = await self._shards.get(shard["_id"])
+            if now is not None and not _is_taken_care_of(now, creation.attempt_id, created.id):
+                await self._keeper.note(now, creation.attempt_id, [created.id], "zombie")
+
+
+def _is_stale(batch: Document | None, shard: Document) -> bool:
+    """No batch will ever want the shard."""
+    if batch is None or BatchStatus(batch["status"]).is_terminal:
+        return True
+    return batch["plan"] is not None and batch["plan"]["plan_id"] != shard["plan_id"]
+
+
+def _may_submit(batch: Document | None, shard: Document) -> bool:
+    return (
+        batch is not None
+        and batch["status"] == BatchStatus.IN_PROGRESS.value
+        and batch["plan"]["plan_id"] == shard["plan_id"]
+        and batch["ending"] is None
+    )
+
+
+def _is_taken_care_of(shard: Document, attempt_id: str, provider_batch_id: str) -> bool:
+    """Adopted already, or going to be found by whoever still looks for the attempt."""
+    if shard["provider_batch_id"] == provider_batch_id:
+        return True
+    phases = {attempt["id"]: attempt["phase"] for attempt in shard["attempts"]}
+    return not ShardState(shard["state"]).is_terminal and phases.get(attempt_id) in _UNCLEAR
+
+
+def _present(hold: Hold) -> Document:
+    if hold.attempt is None:
+        raise RuntimeError(f"{hold.shard['_id']} has no attempt")
+    return hold.attempt
+
+
+def _guard(hold: Hold, deadline: float) -> Callable[[], None]:
+    """Stops a call that this worker may no longer make: the shard must stay ours until the call has ended."""
+
+    def check() -> None:
+        left = deadline - time.monotonic()
+        if left <= 0 or hold.lost or hold.seconds_left() < left:
+            raise TooLate(hold.shard["_id"])
+
+    return check
+
+
+async def _in_time(provider: BatchProvider, request: CreateRequest, timeout: float) -> ProviderBatch:
+    try:
+        async with asyncio.timeout(timeout):
+            return await provider.create(request)
+    except TimeoutError as error:
+        raise Ambiguous(f"no answer within {timeout:g} s") from error
+
+
+async def _stopped(hold: Hold, call: "asyncio.Task[ProviderBatch]") -> NoReturn:
+    """Cancelled in mid-call. A lost lease leaves the call to end; a stopping process leaves it unknown."""
+    if not hold.lost:
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        await hold.unknown()
+    raise asyncio.CancelledError
+
+
+def _refused(refusal: NotAccepted) -> Document:
+    error = {"code": refusal.code, "line": None, "message": refusal.message, "param": None}
+    return {"code": refusal.code, "message": refusal.message, "errors": [error]}

@@ -1,0 +1,15 @@
+"""What only this service raises."""
+
+from floopy_common.domain.errors import FloopyError
+
+
+class UnsafeSettings(FloopyError):  # noqa: N818 - says what is wrong
+    """Settings under which a provider batch could be created twice."""
+
+
+class TooLate(FloopyError):  # noqa: N818 - says what happened
+    """The time in which the create call may be made has passed; nothing was sent."""
+
+
+class WrongPlan(FloopyError):  # noqa: N818 - likewise
+    """The batch is not, or no longer, in progress with this shard's plan."""

@@ -1,0 +1,29 @@
+"""Metrics of the submitter; no organisation and no batch is ever a label."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+MOVES = Counter("floopy_shard_moves_total", "Shards by the state the submitter moved them to.", ["to"])
+AMBIGUOUS = Counter(
+    "floopy_submit_ambiguous_total",
+    "Creates whose outcome was unknown, by what became of them; orphan_*: a provider batch nobody wanted.",
+    ["provider", "resolution"],
+)
+SUBMIT_SECONDS = Histogram(
+    "floopy_submit_seconds",
+    "Seconds from the claim of a shard to its recorded provider batch.",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+)
+WAITING = Gauge("floopy_shards_waiting", "Shards held back, by reason.", ["reason"])
+
+
+class SubmitReport:
+    """What the core reports, as metrics."""
+
+    def moved(self, to: str) -> None:
+        MOVES.labels(to).inc()
+
+    def submitted(self, seconds: float) -> None:
+        SUBMIT_SECONDS.observe(seconds)
+
+    def resolved(self, provider: str, resolution: str) -> None:
+        AMBIGUOUS.labels(provider, resolution).inc()
