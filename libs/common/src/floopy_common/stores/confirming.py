@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
+from prometheus_client import Counter
+
 from floopy_common.chassis.consumer import LineRecord
 from floopy_common.chassis.mongo import DatabaseError, Document, Filter, Mongo
 from floopy_common.domain.ids import line_id
@@ -24,6 +26,9 @@ _T = TypeVar("_T")
 
 PARKED = "parked"
 """Status of a row that stands for a line the sink could not take."""
+
+CONFIRMED = Counter("floopy_segments_confirmed_total", "Receipts written or found in place.", ["sink"])
+REPEATED = Counter("floopy_lines_repeated_total", "Delivered lines that had their row already.", ["sink"])
 
 _DUPLICATE_KEY = 11000
 _PASSING = frozenset({6, 7, 50, 89, 91, 112, 189, 262, 9001, 10058, 10107, 11600, 11602, 13435, 13436})
@@ -123,6 +128,7 @@ class Confirming:
         """
         found = await _each(runs, self._wanted)
         wanted = [one for part in found for one in part]
+        REPEATED.labels(self._sink).inc(sum(len(run.records) for run in runs) - len(wanted))
         if not wanted:
             return []
         closed = await self._closed({one.record.line.batch_id for one in wanted})
@@ -202,13 +208,14 @@ class Confirming:
         if self._before_receipt is not None:
             await self._before_receipt(run)
         await self._receipts.put(self._sink, run.batch_id, run.segment.no, run.segment.lines, parked)
+        CONFIRMED.labels(self._sink).inc()
         self._hit(f"{self._sink}.after_receipt")
         if self._after_receipt is not None:
             await self._after_receipt(run)
 
 
 def parked_row(line: LineCompleted) -> Document:
-    """Stands for a line the sink cannot take: nothing in it comes from what made the row unfit."""
+    """Stands for a line the sink cannot take: keys and a time, nothing that can have made the row unfit."""
     return {
         "_id": line.line_id,
         "org_id": line.org_id,
@@ -216,6 +223,7 @@ def parked_row(line: LineCompleted) -> Document:
         "segment": line.segment.no,
         "line_no": line.line_no,
         "status": PARKED,
+        "completed_at": line.timing.completed_at,
     }
 
 

@@ -1,0 +1,1 @@
+"""From line events to rows of the request log."""
