@@ -1,6 +1,7 @@
 """What one line came to: its answer, or why it has none, in the words of the output and error files."""
 
 import re
+from functools import lru_cache
 
 import msgspec
 
@@ -139,6 +140,7 @@ def price_of(outcome: Outcome, asked: str | None, rates: Rates | None) -> Cost:
     return cost_of(outcome.usage, rates)
 
 
+@lru_cache(maxsize=1024)
 def is_same_model(asked: str | None, said: str | None) -> bool:
     """Whether the answer names the model asked for, or a dated snapshot of it; who says nothing agrees."""
     if said is None or asked is None or said == asked:

@@ -1,6 +1,5 @@
 """The first words of a question and of its answer, whatever the endpoint's body looks like."""
 
-import re
 from collections.abc import Sequence
 
 import msgspec
@@ -10,7 +9,6 @@ _PREFIX_BYTES = 6 * PREVIEW_CHARS
 """As many characters even if each is written as an escape; the rest of a long text is not read."""
 _LONGEST_TAIL = 12
 """Characters of an escaped surrogate pair: what a cut can leave broken."""
-_SPACE = re.compile(r"\s+")
 _NONE = msgspec.Raw(b"")
 """Stands for a missing value: a union of Raw and null is nothing msgspec can read."""
 
@@ -79,8 +77,7 @@ def answer_preview(body: bytes) -> str | None:
 
 
 def shortened(text: str) -> str:
-    """On one line, at most PREVIEW_CHARS long."""
-    return _SPACE.sub(" ", text[: 2 * PREVIEW_CHARS]).strip()[:PREVIEW_CHARS]
+    return text[:PREVIEW_CHARS]
 
 
 def _last_of_user(messages: Sequence[_Part]) -> str | None:

@@ -93,7 +93,7 @@ class SegmentWorker:
         gate: Gate,
         pool: Pool,
         changed: Changed,
-        emitted: Changed,
+        audit: Changed,
         reports: SegmentReports,
         now: Now,
         monotonic: Callable[[], float],
@@ -101,7 +101,10 @@ class SegmentWorker:
         max_event_bytes: int,
         pause: float,
     ) -> None:
-        """`pause`: seconds before a segment that cannot be rendered is looked at again."""
+        """`changed` gives the batch its turn, `audit` its audit, both soon.
+
+        `pause`: seconds before a segment that cannot be rendered is looked at again.
+        """
         self._segments = segments
         self._batches = batches
         self._materials = materials
@@ -110,7 +113,7 @@ class SegmentWorker:
         self._gate = gate
         self._pool = pool
         self._changed = changed
-        self._emitted = emitted
+        self._audit = audit
         self._reports = reports
         self._now = now
         self._monotonic = monotonic
@@ -196,6 +199,7 @@ class SegmentWorker:
         self._hit("segment.after_manifest")
         self._reports.written(sum(counts.values()), self._monotonic() - started)
         await self._changed(facts.batch_id)
+        await self._audit(facts.batch_id)
         await self._emit(hold, rendering, backlog, again=False)
 
     async def _emit_again(
@@ -231,4 +235,4 @@ class SegmentWorker:
         await hold.emitted(emission.partition, emission.first_offset, emission.last_offset)
         self._hit("segment.after_emitted")
         self._reports.emitted(facts.segment.lines, self._monotonic() - started, again=again)
-        await self._emitted(facts.batch_id)
+        await self._audit(facts.batch_id)
