@@ -3,6 +3,7 @@
 from prometheus_client import Counter, Histogram
 
 from floopy_common.domain.batch import BatchStatus
+from floopy_common.domain.segment import Sink
 from floopy_common.domain.shard import ShardEnd
 
 _LATE = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0)
@@ -25,6 +26,24 @@ DOWNLOADED_BYTES = Counter("floopy_downloaded_bytes_total", "Bytes of results do
 DOWNLOAD_SECONDS = Histogram("floopy_download_seconds", "Seconds one results file took.", buckets=_LONG)
 BLOBS_SWEPT = Counter("floopy_blobs_swept_total", "Blobs that were deleted because nobody referred to them.")
 PINS_LEAKED = Counter("floopy_pins_leaked_total", "Pins of batches that never came to be, removed.")
+LINES_ANSWERED = Counter("floopy_lines_answered_total", "Lines in output and error files.")
+SEGMENT_SECONDS = Histogram(
+    "floopy_segment_seconds", "Seconds to write or emit a segment.", ["what"], buckets=_LONG
+)
+LINES_EMITTED = Counter("floopy_lines_emitted_total", "Line events sent, first or again.", ["again"])
+SEGMENTS_DIFFERENT = Counter(
+    "floopy_segments_different_total", "Segments that no longer render to their stored bytes."
+)
+SEGMENTS_STUCK = Counter("floopy_segments_stuck_total", "Tries to render a segment that failed.")
+BALANCE_SECONDS = Histogram(
+    "floopy_balance_seconds", "Seconds from a batch's end until every line is confirmed.", buckets=_LONG
+)
+SEGMENTS_SENT_AGAIN = Counter(
+    "floopy_segments_sent_again_total", "Segments that a sink had not confirmed, emitted again."
+)
+RECEIPTS_VOIDED = Counter(
+    "floopy_receipts_voided_total", "Receipts for rows that are not there any more.", ["sink"]
+)
 
 
 class PrometheusReports:
@@ -54,3 +73,34 @@ class PrometheusReports:
 
     def leaked(self, pins: int) -> None:
         PINS_LEAKED.inc(pins)
+
+
+class SegmentMetrics:
+    """Counts what the segment worker reports."""
+
+    def written(self, lines: int, seconds: float) -> None:
+        LINES_ANSWERED.inc(lines)
+        SEGMENT_SECONDS.labels("write").observe(seconds)
+
+    def emitted(self, lines: int, seconds: float, *, again: bool) -> None:
+        LINES_EMITTED.labels(str(again).lower()).inc(lines)
+        SEGMENT_SECONDS.labels("emit").observe(seconds)
+
+    def differs(self) -> None:
+        SEGMENTS_DIFFERENT.inc()
+
+    def stuck(self) -> None:
+        SEGMENTS_STUCK.inc()
+
+
+class AuditMetrics:
+    """Counts what the audit reports."""
+
+    def balanced(self, seconds: float) -> None:
+        BALANCE_SECONDS.observe(seconds)
+
+    def sent_again(self, segments: int) -> None:
+        SEGMENTS_SENT_AGAIN.inc(segments)
+
+    def miscounted(self, sink: Sink) -> None:
+        RECEIPTS_VOIDED.labels(sink.value).inc()

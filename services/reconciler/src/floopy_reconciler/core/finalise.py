@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -44,15 +44,18 @@ class Finaliser:
         summaries: Summaries,
         files: OutputFiles,
         reports: BatchReports,
+        relay: Callable[[], None],
         now: Now,
         hit: Hit,
     ) -> None:
+        """`relay` is called when an event is pending."""
         self._batches = batches
         self._turns = turns
         self._segments = segments
         self._summaries = summaries
         self._files = files
         self._reports = reports
+        self._relay = relay
         self._now = now
         self._hit = hit
 
@@ -119,6 +122,7 @@ class Finaliser:
             await self._turns.nudge(batch["_id"])
             return
         self._hit("finalise.after_transition")
+        self._relay()
         self._reports.ended(to)
         _log.info(
             "batch ended",

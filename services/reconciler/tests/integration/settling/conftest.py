@@ -2,27 +2,23 @@
 
 import asyncio
 import json
-import subprocess
-import sys
 import time
-import urllib.request
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 from pydantic import SecretStr
 
-from floopy_common.chassis.mongo import Mongo, ensure_indexes, open_mongo
+from floopy.simulation import OwnSimulator
+from floopy_common.chassis.mongo import Mongo
 from floopy_common.chassis.secrets import Keyring
 from floopy_common.domain.ids import new_batch_id, new_nonce, new_plan_id, segment_id, shard_id
 from floopy_common.domain.index import pack_input
 from floopy_common.providers.openai.request import upstream_line
-from floopy_common.settings import MongoSettings
 from floopy_common.stores.accounts import AccountStore
 from floopy_common.stores.blobs import BlobStore
 
@@ -38,43 +34,6 @@ async def eventually(ask: Callable[[], Awaitable[Any]], what: str, within: float
             pytest.fail(f"{what} not within {within} s")
         await asyncio.sleep(0.02)
     return answer
-
-
-class Simulator:
-    """The program itself, its control API, and the SDK towards it."""
-
-    def __init__(self, directory: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "floopy_simulator", "--data-dir", str(directory)], stdout=subprocess.PIPE
-        )
-        assert self.process.stdout is not None
-        with self.process.stdout as output:
-            self.url = json.loads(output.readline())["url"]
-        self.base_url = f"{self.url}/openai/v1"
-
-    def call(self, method: str, path: str, body: object = None) -> Any:
-        content = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/_sim{path}", data=content, method=method)
-        with urllib.request.urlopen(request, timeout=DEADLINE) as response:
-            return json.loads(response.read())
-
-    def configure(self, **changes: object) -> None:
-        self.call("POST", "/config", changes)
-
-    def script(self, op: str, action: dict[str, object], *, times: int | None = 1, **match: object) -> int:
-        fault = {"match": {"op": op, **match}, "times": times, "action": action}
-        number: int = self.call("POST", "/faults", fault)["id"]
-        return number
-
-    def hits(self, fault: int) -> int:
-        number: int = self.call("GET", f"/faults/{fault}")["hits"]
-        return number
-
-    def advance(self, batch_id: str, to: str, **more: object) -> None:
-        self.call("POST", f"/batches/{batch_id}/advance", {"to": to, **more})
-
-    def calls(self, op: str) -> list[dict[str, Any]]:
-        return [call for call in self.call("GET", "/ledger")["calls"] if call["op"] == op]
 
 
 @dataclass
@@ -99,14 +58,14 @@ def make_body(question: str, sim: str | None = None) -> dict[str, Any]:
 class World:
     """Writes what api and submitter would have written."""
 
-    def __init__(self, mongo: Mongo, simulator: Simulator) -> None:
+    def __init__(self, mongo: Mongo, simulator: OwnSimulator) -> None:
         self.mongo = mongo
         self.blobs = BlobStore(mongo)
         self.simulator = simulator
         self.key = f"sk-{uuid.uuid4().hex}"
         self.org_id = f"org_{uuid.uuid4().hex[:16]}"
         self.accounts = AccountStore(mongo, Keyring(SecretStr(SECRET)))
-        self._sdk = openai.AsyncOpenAI(api_key=self.key, base_url=simulator.base_url, max_retries=0)
+        self.sdk = openai.AsyncOpenAI(api_key=self.key, base_url=simulator.openai_base_url, max_retries=0)
         self.account_id = ""
 
     async def open(self) -> None:
@@ -114,7 +73,7 @@ class World:
         self.account_id = account["_id"]
 
     async def close(self) -> None:
-        await self._sdk.close()
+        await self.sdk.close()
 
     async def plan(
         self,
@@ -321,8 +280,8 @@ class World:
             )
             for n in sorted(lines)
         )
-        uploaded = await self._sdk.files.create(file=("in.jsonl", content), purpose="batch")
-        created = await self._sdk.batches.create(
+        uploaded = await self.sdk.files.create(file=("in.jsonl", content), purpose="batch")
+        created = await self.sdk.batches.create(
             input_file_id=uploaded.id, endpoint=CHAT, completion_window="24h"
         )
         now = datetime.now(UTC)
@@ -374,33 +333,15 @@ class World:
         )
 
 
-@pytest.fixture(scope="session")
-def shared_simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
-    simulator = Simulator(tmp_path_factory.mktemp("simulator"))
-    yield simulator
-    simulator.process.terminate()
-    assert simulator.process.wait(timeout=DEADLINE) == 0
+@pytest.fixture
+async def sim(simulator: OwnSimulator) -> OwnSimulator:
+    """The simulator with batches that end at once."""
+    await simulator.configure(batch_seconds=0.1, cancel_seconds=0.05)
+    return simulator
 
 
 @pytest.fixture
-def sim(shared_simulator: Simulator) -> Simulator:
-    """The simulator with batches that end at once and without faults."""
-    shared_simulator.call("DELETE", "/faults")
-    shared_simulator.configure(
-        batch_seconds=0.1, auto=True, cancel_seconds=0.05, enqueued_token_limit=None, window_seconds=86_400
-    )
-    return shared_simulator
-
-
-@pytest.fixture
-async def mongo(mongo_uri: str, mongo_database: str) -> AsyncIterator[Mongo]:
-    async with open_mongo(MongoSettings(uri=mongo_uri, database=mongo_database), "test") as opened:
-        await ensure_indexes(opened)
-        yield opened
-
-
-@pytest.fixture
-async def world(mongo: Mongo, sim: Simulator) -> AsyncIterator[World]:
+async def world(mongo: Mongo, sim: OwnSimulator) -> AsyncIterator[World]:
     opened = World(mongo, sim)
     await opened.open()
     yield opened

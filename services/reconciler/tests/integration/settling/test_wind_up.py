@@ -50,6 +50,7 @@ class Bench:
                 summaries=summaries,
                 files=self.files,
                 reports=PrometheusReports(),
+                relay=lambda: self.woken.append("outbox"),
                 now=self.clock.now,
                 hit=lambda _: None,
             ),

@@ -1,0 +1,376 @@
+"""Puts the reconciler together and runs its loops; the only place that constructs anything."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from floopy_common.providers.clients import ProviderClients, result_format
+
+from floopy_common.chassis import failpoints
+from floopy_common.chassis.clock import SystemClock
+from floopy_common.chassis.consumer import Consumer, group_id, open_consumer
+from floopy_common.chassis.failpoints import Failpoints
+from floopy_common.chassis.loop import Loop
+from floopy_common.chassis.mongo import Mongo, check_schema, open_mongo
+from floopy_common.chassis.outbox import OutboxRelay
+from floopy_common.chassis.producer import Producer, open_producer
+from floopy_common.chassis.runtime import Runtime, service_runtime
+from floopy_common.chassis.secrets import Keyring
+from floopy_common.domain.segment import Sink
+from floopy_common.events.lines import LINE_COMPLETED
+from floopy_common.providers.http import open_connections
+from floopy_common.providers.port import ProviderDirectory
+from floopy_common.settings import KafkaSettings, Settings
+from floopy_common.stores.accounts import AccountStore
+from floopy_common.stores.auditing import AuditStore
+from floopy_common.stores.batches import BatchStore
+from floopy_common.stores.blobs import BlobStore
+from floopy_common.stores.files import FileStore
+from floopy_common.stores.finishing import AttemptInputStore, PlannedLines, SegmentProgressStore, TurnStore
+from floopy_common.stores.polling import EndingStore, PollStore
+from floopy_common.stores.segments import SegmentInputs, SegmentStore
+from floopy_common.stores.summaries import SummaryStore
+from floopy_common.stores.sweeping import BlobSweeper, EndedStore
+from floopy_reconciler.adapters.archives import ScratchArchives
+from floopy_reconciler.adapters.offsets import KafkaOffsets
+from floopy_reconciler.core.audit import Auditor, AuditTimes
+from floopy_reconciler.core.cleanup import Cleanup, CleanupTimes
+from floopy_reconciler.core.emit import Emitter, Gate
+from floopy_reconciler.core.finalise import Finaliser
+from floopy_reconciler.core.look import Pace
+from floopy_reconciler.core.materials import Materials
+from floopy_reconciler.core.poll import Poller, Pool, Pools
+from floopy_reconciler.core.recount import Recount
+from floopy_reconciler.core.refuse import Backoff, Refuser
+from floopy_reconciler.core.retry import RetryPolicy
+from floopy_reconciler.core.segments import SegmentWorker
+from floopy_reconciler.core.settle import Patience, Settler
+from floopy_reconciler.core.sweep import Sweeper, SweepTimes
+from floopy_reconciler.core.wind_up import Graces, Wakers, WindUp
+from floopy_reconciler.metrics import AuditMetrics, PrometheusReports, SegmentMetrics
+
+NAME = "floopy-reconciler"
+
+FAILPOINTS = {
+    "cancel.after_provider_call": "the provider has taken a cancel; the shard does not say so yet",
+    "settle.after_download": "a provider batch's results are on this machine's disk only",
+    "settle.after_archive": "results are archived; the shard is not settled",
+    "settle.after_retry_shard": "the retry shard is there; its parent is not settled",
+    "settle.after_settle": "the shard is settled; nobody has been told",
+    "segment.after_claim": "a segment is claimed; nothing of it is written",
+    "segment.after_error_part": "a segment's error part is stored; no manifest names it",
+    "segment.after_output_part": "a segment's parts are stored; no manifest names them",
+    "segment.after_manifest": "a segment's manifest is durable; none of its events has left",
+    "segment.after_first_send": "some of a segment's events have left",
+    "segment.after_send": "a segment's events have left; the segment does not say so yet",
+    "segment.after_emitted": "a segment is emitted; nobody has been told",
+    "audit.after_claim": "a batch is claimed for its audit",
+    "audit.after_confirm": "segments are marked as confirmed; the batch's numbers are older",
+    "audit.after_recount": "rows have been counted; the batch does not say so yet",
+    "audit.after_record": "the batch has its numbers",
+    "finalise.after_files": "output and error file are there; the batch does not name them",
+    "finalise.after_transition": "the batch is terminal; its event has not been relayed",
+}
+failpoints.declare(FAILPOINTS)
+
+_LOOK_CLAIM = 60.0
+"""Seconds a look may take before another worker has it; more than a provider's answer is waited for."""
+_SEGMENTS = 2
+"""Segments one process writes at the same time: while one waits for the database the other is rendered."""
+_EMIT_WAIT = (0.5, 30.0)
+"""Shortest and longest pause in seconds after a send the broker did not acknowledge."""
+_STUCK_FOR = 30.0
+"""Seconds before a segment that cannot be rendered is looked at again."""
+_INPUTS_KEPT = 3_600.0
+"""Seconds a provider that does not delete an uploaded input is asked again."""
+_LONGEST_PAUSE = 60.0
+"""Most seconds between two tries of what runs after a batch's end."""
+_READERS = 600.0
+"""Most seconds that readers of a blob get once it is condemned."""
+
+
+class Bells:
+    """Wakes loops by name; one that is not there yet finds its work by itself."""
+
+    def __init__(self) -> None:
+        self._loops: dict[str, Loop] = {}
+
+    def hang(self, *loops: Loop) -> None:
+        self._loops.update({loop.name: loop for loop in loops})
+
+    def ring(self, name: str) -> Callable[[], None]:
+        """A call that wakes the loop `name`."""
+
+        def wake() -> None:
+            if name in self._loops:
+                self._loops[name].wake()
+
+        return wake
+
+
+@dataclass(frozen=True)
+class Base:
+    """What every part of the service stands on."""
+
+    settings: Settings
+    mongo: Mongo
+    owner: str
+    blobs: BlobStore
+    batches: BatchStore
+    turns: TurnStore
+    summaries: SummaryStore
+    audits: AuditStore
+    archives: ScratchArchives
+    providers: ProviderDirectory
+    producer: Producer
+    clock: SystemClock
+    bells: Bells
+    hit: Callable[[str], None]
+    reports: PrometheusReports
+
+    async def changed(self, batch_id: str) -> None:
+        """The batch shows what moved, and has its turn at once."""
+        await self.summaries.refresh(batch_id)
+        await self.turns.nudge(batch_id)
+        self.bells.ring("turns")()
+
+    async def emitted(self, batch_id: str) -> None:  # noqa: ARG002 - who listens audits whatever is due
+        """Events of the batch are with the broker."""
+        self.bells.ring("audit")()
+
+    async def audit(self, batch_id: str) -> None:
+        """The batch has something to be confirmed: sinks take a moment, then its audit is due."""
+        await self.audits.wake(batch_id, self.settings.audit.interval / 4)
+
+
+async def run(settings: Settings) -> None:
+    """Run until the process is told to stop."""
+    async with (
+        service_runtime(NAME, settings) as runtime,
+        open_mongo(settings.mongo, NAME) as mongo,
+        open_producer(settings.kafka) as producer,
+        open_consumer(settings.kafka, NAME) as consumer,
+        open_base(settings, runtime, mongo, producer) as base,
+        open_pools(settings, base.bells) as pools,
+        open_segment_pool(base.bells) as segment_pool,
+        open_offsets(settings.kafka) as offsets,
+    ):
+        await check_schema(mongo)
+        loops = [
+            looks_loop(base, pools),
+            turns_loop(base),
+            segments_loop(base, segment_pool),
+            audit_loop(base, offsets),
+            outbox_loop(base),
+            cleanup_loop(base),
+            sweep_loop(base),
+        ]
+        base.bells.hang(*loops)
+        wake_on_events(consumer, base.bells)
+        runtime.ready("mongo", mongo.ping)
+        runtime.ready("consumer", consumer.ready)
+        await runtime.run(consumer.run(runtime.stop), *(loop.run(runtime.stop) for loop in loops))
+
+
+def wake_on_events(consumer: Consumer, bells: Bells) -> None:
+    consumer.wake("batch.submitted", bells.ring("looks"))
+    consumer.wake("batch.cancel.requested", bells.ring("turns"))
+
+
+@asynccontextmanager
+async def open_base(
+    settings: Settings, runtime: Runtime, mongo: Mongo, producer: Producer
+) -> AsyncIterator[Base]:
+    blobs = BlobStore(mongo)
+    async with open_connections() as connections:
+        yield Base(
+            settings=settings,
+            mongo=mongo,
+            owner=runtime.owner,
+            blobs=blobs,
+            batches=BatchStore(mongo),
+            turns=TurnStore(mongo),
+            summaries=SummaryStore(mongo),
+            audits=AuditStore(mongo, runtime.owner, settings.lease.ttl),
+            archives=ScratchArchives(
+                settings.work_dir / "archives",
+                blobs,
+                max_result=settings.settle.max_result,
+                max_total=settings.settle.scratch,
+            ),
+            providers=ProviderClients(
+                AccountStore(mongo, Keyring(settings.secret_key)), connections, settings
+            ),
+            producer=producer,
+            clock=SystemClock(),
+            bells=Bells(),
+            hit=Failpoints(settings.fail_at).hit,
+            reports=PrometheusReports(),
+        )
+
+
+@asynccontextmanager
+async def open_pools(settings: Settings, bells: Bells) -> AsyncIterator[Pools]:
+    wake = bells.ring("looks")
+    looks, downloads = settings.poll.concurrency, settings.settle.concurrency
+    pools = Pools(
+        looks=Pool(looks, max(1, looks // 2), wake), downloads=Pool(downloads, max(1, downloads // 2), wake)
+    )
+    try:
+        yield pools
+    finally:
+        await pools.close()
+
+
+@asynccontextmanager
+async def open_segment_pool(bells: Bells) -> AsyncIterator[Pool]:
+    pool = Pool(_SEGMENTS, _SEGMENTS, bells.ring("segments"))
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+@asynccontextmanager
+async def open_offsets(settings: KafkaSettings) -> AsyncIterator[KafkaOffsets]:
+    groups = {sink: group_id(settings.topic_prefix, f"floopy-{sink.value}", LINE_COMPLETED) for sink in Sink}
+    offsets = KafkaOffsets(settings, groups)
+    try:
+        yield offsets
+    finally:
+        await offsets.close()
+
+
+def looks_loop(base: Base, pools: Pools) -> Loop:
+    settings = base.settings
+    polls = PollStore(base.mongo, base.owner, settings.lease.ttl)
+    lines = PlannedLines(base.mongo, base.blobs)
+    settler = Settler(
+        shards=polls,
+        batches=base.batches,
+        lines=lines,
+        archives=base.archives,
+        formats=result_format,
+        retries=RetryPolicy(settings.retry.max, settings.retry.min_window_left),
+        refuser=Refuser(
+            shards=polls,
+            batches=base.batches,
+            lines=lines,
+            backoff=Backoff(settings.waiting.min, settings.waiting.max),
+        ),
+        patience=Patience(
+            settings.settle.downloads, settings.settle.file_looks, settings.poll.min, settings.poll.max
+        ),
+        changed=base.changed,
+        reports=base.reports,
+        now=base.clock.now,
+        hit=base.hit,
+    )
+    poller = Poller(
+        shards=polls,
+        providers=base.providers,
+        settler=settler,
+        pools=pools,
+        pace=Pace(settings.poll.min, settings.poll.max),
+        claim_for=_LOOK_CLAIM,
+        changed=base.changed,
+        reports=base.reports,
+        now=base.clock.now,
+        hit=base.hit,
+    )
+    return Loop("looks", poller.step, settings.poll.scan)
+
+
+def turns_loop(base: Base) -> Loop:
+    settings = base.settings
+    segments = SegmentProgressStore(base.mongo)
+    wind_up = WindUp(
+        turns=base.turns,
+        shards=EndingStore(base.mongo),
+        segments=segments,
+        summaries=base.summaries,
+        finaliser=Finaliser(
+            batches=base.batches,
+            turns=base.turns,
+            segments=segments,
+            summaries=base.summaries,
+            files=FileStore(base.mongo),
+            reports=base.reports,
+            relay=base.bells.ring("outbox"),
+            now=base.clock.now,
+            hit=base.hit,
+        ),
+        graces=Graces(settings.batch.cancel_grace, settings.batch.expiry_grace),
+        interval=settings.scan.interval,
+        wakers=Wakers(base.bells.ring("looks"), base.bells.ring("segments")),
+        now=base.clock.now,
+    )
+    return Loop("turns", wind_up.step, settings.scan.interval)
+
+
+def segments_loop(base: Base, pool: Pool) -> Loop:
+    worker = SegmentWorker(
+        segments=SegmentStore(base.mongo, base.owner, base.settings.lease.ttl),
+        batches=base.batches,
+        materials=Materials(inputs=SegmentInputs(base.blobs), archives=base.archives, formats=result_format),
+        parts=base.blobs,
+        emitter=Emitter(producer=base.producer, partitions=base.settings.kafka.partitions, hit=base.hit),
+        gate=Gate(*_EMIT_WAIT, base.clock.monotonic),
+        pool=pool,
+        changed=base.changed,
+        audit=base.audit,
+        reports=SegmentMetrics(),
+        now=base.clock.now,
+        monotonic=base.clock.monotonic,
+        hit=base.hit,
+        max_event_bytes=base.settings.kafka.max_message_bytes,
+        pause=_STUCK_FOR,
+    )
+    return Loop("segments", worker.step, base.settings.scan.interval)
+
+
+def audit_loop(base: Base, offsets: KafkaOffsets) -> Loop:
+    settings, reports = base.settings, AuditMetrics()
+    auditor = Auditor(
+        audits=base.audits,
+        recount=Recount(recounts=base.audits, reports=reports),
+        offsets=offsets,
+        times=AuditTimes(
+            settings.audit.interval,
+            settings.audit.backoff_min,
+            settings.audit.backoff_max,
+            settings.retention.content,
+        ),
+        emit_again=base.bells.ring("segments"),
+        reports=reports,
+        now=base.clock.now,
+        hit=base.hit,
+    )
+    return Loop("audit", auditor.step, settings.audit.interval / 4)
+
+
+def outbox_loop(base: Base) -> Loop:
+    relay = OutboxRelay(base.batches.collection, base.producer, NAME)
+    return Loop("outbox", relay.step, base.settings.scan.interval)
+
+
+def cleanup_loop(base: Base) -> Loop:
+    retention = base.settings.retention.content
+    pause = min(_LONGEST_PAUSE, max(base.settings.scan.interval, retention / 10))
+    cleanup = Cleanup(
+        ended=EndedStore(base.mongo, base.blobs),
+        inputs=AttemptInputStore(base.mongo),
+        shards=EndingStore(base.mongo),
+        providers=base.providers,
+        times=CleanupTimes(retention, _INPUTS_KEPT, pause),
+        now=base.clock.now,
+    )
+    return Loop("cleanup", cleanup.step, base.settings.scan.interval)
+
+
+def sweep_loop(base: Base) -> Loop:
+    age = base.settings.sweep.age
+    sweeper = Sweeper(
+        sweeps=BlobSweeper(base.mongo), times=SweepTimes(age, min(age, _READERS)), reports=base.reports
+    )
+    return Loop("sweep", sweeper.step, max(base.settings.scan.interval, age / 24))

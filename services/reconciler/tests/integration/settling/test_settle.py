@@ -1,0 +1,403 @@
+"""Results of a real HTTP provider, whatever happens to them: archived as they came, each line once."""
+
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from floopy.simulation import OwnSimulator
+from floopy_common.chassis.mongo import Mongo
+from floopy_common.chassis.secrets import Keyring
+from floopy_common.domain.index import FLAG_OK, FLAG_RETRYABLE, ResultEntry, unpack_result
+from floopy_common.providers.clients import ProviderClients, result_format
+from floopy_common.providers.http import open_connections
+from floopy_common.settings import ProviderSettings, ProvidersSettings, Settings
+from floopy_common.stores.accounts import AccountStore
+from floopy_common.stores.batches import BatchStore
+from floopy_common.stores.blobs import BlobStore
+from floopy_common.stores.finishing import PlannedLines
+from floopy_common.stores.polling import PollStore
+from floopy_reconciler.adapters.archives import ScratchArchives
+from floopy_reconciler.core.look import Pace
+from floopy_reconciler.core.poll import Poller, Pool, Pools
+from floopy_reconciler.core.refuse import Backoff, Refuser
+from floopy_reconciler.core.retry import RetryPolicy
+from floopy_reconciler.core.settle import Patience, Settler
+from floopy_reconciler.metrics import PrometheusReports
+
+SECRET = "a secret for tests that nobody needs to guess"
+OPEN = {"submitted", "cancelling", "downloading"}
+PATIENCE = 2
+
+
+class Bench:
+    """The poller with everything real behind it."""
+
+    def __init__(self, mongo: Mongo, world: Any, poller: Poller) -> None:
+        self.mongo = mongo
+        self.world = world
+        self.poller = poller
+
+    async def collect(self, planted: Any, wait_for: Callable[..., Any]) -> list[dict[str, Any]]:
+        """Poll until no shard is with the provider any more; the shards then."""
+
+        async def done() -> list[dict[str, Any]] | None:
+            await self.poller.step()
+            shards: list[dict[str, Any]] = await self.world.shards(planted)
+            return shards if not any(shard["state"] in OPEN for shard in shards) else None
+
+        found: list[dict[str, Any]] = await wait_for(done, "every shard collected")
+        return found
+
+    async def entries(self, shard: dict[str, Any]) -> dict[int, ResultEntry]:
+        packed = await self.world.blobs.read_bytes(shard["archive"]["index_blob"])
+        entries = list(unpack_result(packed))
+        assert [e.line_no for e in entries] == sorted({e.line_no for e in entries})
+        return {entry.line_no: entry for entry in entries}
+
+    async def archived(self, shard: dict[str, Any], entry: ResultEntry) -> bytes:
+        part = shard["archive"]["error" if entry.source else "output"]
+        raw: bytes = await self.world.blobs.read_bytes(part["blob"], entry.offset, entry.length)
+        return raw
+
+
+@pytest.fixture
+async def bench(mongo: Mongo, world: Any, sim: OwnSimulator, tmp_path: Path) -> AsyncIterator[Bench]:
+    providers = ProvidersSettings(openai=ProviderSettings(base_url=sim.openai_base_url))
+    settings = Settings(providers=providers, secret_key=SecretStr(SECRET))
+    polls, batches, lines = PollStore(mongo, "test", 30), BatchStore(mongo), PlannedLines(mongo, world.blobs)
+
+    async def changed(_: str) -> None:
+        return
+
+    pools = Pools(Pool(8, 8, lambda: None), Pool(4, 4, lambda: None))
+    async with open_connections() as connections:
+        clients = ProviderClients(AccountStore(mongo, Keyring(settings.secret_key)), connections, settings)
+        settler = Settler(
+            shards=polls,
+            batches=batches,
+            lines=lines,
+            archives=ScratchArchives(
+                tmp_path / "scratch", BlobStore(mongo), max_result=10**8, max_total=10**9
+            ),
+            formats=result_format,
+            retries=RetryPolicy(depth=3, window_left=60),
+            refuser=Refuser(shards=polls, batches=batches, lines=lines, backoff=Backoff(5, 60)),
+            patience=Patience(PATIENCE, PATIENCE, 0.01, 0.05),
+            changed=changed,
+            reports=PrometheusReports(),
+            now=lambda: datetime.now(UTC),
+            hit=lambda _: None,
+        )
+        poller = Poller(
+            shards=polls,
+            providers=clients,
+            settler=settler,
+            pools=pools,
+            pace=Pace(0.02, 0.1),
+            claim_for=30,
+            changed=changed,
+            reports=PrometheusReports(),
+            now=lambda: datetime.now(UTC),
+            hit=lambda _: None,
+        )
+        yield Bench(mongo, world, poller)
+        await pools.close()
+    # the scratch copy of a download never outlives it
+    assert not list((tmp_path / "scratch").glob("*.part"))
+
+
+@pytest.fixture
+def collect(bench: Bench, wait_for: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda planted: bench.collect(planted, wait_for)
+
+
+async def test_results_are_archived_and_indexed_by_line(
+    bench: Bench, world: Any, collect: Any, body: Any
+) -> None:
+    planted = await world.submitted(
+        [body("a"), body("b", sim="status=400"), body("c")], blank_first=2, shard_lines=2
+    )
+
+    first, second = await collect(planted)
+
+    assert [(s["state"], s["ended"], s["lease"]["token"]) for s in (first, second)] == [
+        ("settled", "finished", None)
+    ] * 2
+    entries = await bench.entries(first)
+    assert {line: (entry.source, entry.flags) for line, entry in entries.items()} == {
+        3: (0, FLAG_OK),
+        4: (1, 0),
+    }
+    nonce = first["attempts"][0]["nonce"].encode()
+    for line, entry in entries.items():
+        assert b'"%b-%d"' % (nonce, line) in await bench.archived(first, entry)
+    assert first["archive"]["lines"] == 2
+    pins = await bench.mongo.collection("blobs").count({"pins": planted.id})
+    assert pins == 2 + 3 + 2
+
+
+async def test_archive_is_what_the_provider_sent_byte_for_byte(
+    bench: Bench, world: Any, collect: Any, body: Any
+) -> None:
+    planted = await world.submitted([body("a"), body("b"), body("c", sim="garbled")])
+    (shard,) = await collect(planted)
+
+    upstream = await world.sdk.batches.retrieve(shard["provider_batch_id"])
+    sent = (await world.sdk.files.content(upstream.output_file_id)).content
+
+    assert await world.blobs.read_bytes(shard["archive"]["output"]["blob"]) == sent
+    assert shard["archive"]["output"]["length"] == len(sent)
+
+
+@pytest.mark.parametrize(
+    ("directive", "kind", "answered"),
+    [
+        ("duplicate", "duplicate", True),
+        ("duplicate=other", "duplicate", True),
+        ("unknown", "unknown", None),
+        ("garbled", "malformed", False),
+        ("both", "duplicate", True),
+    ],
+)
+async def test_spoilt_results_are_counted_and_never_double_a_line(
+    bench: Bench, world: Any, collect: Any, body: Any, directive: str, kind: str, answered: bool | None
+) -> None:
+    planted = await world.submitted([body("a"), body("b", sim=directive), body("c")])
+
+    (shard,) = await collect(planted)
+
+    assert shard["archive"]["quarantined"][kind] >= 1
+    entries = await bench.entries(shard)
+    assert {1, 3} <= set(entries)
+    if answered is not None:
+        assert (2 in entries) is answered
+
+
+async def test_success_wins_over_a_failure_of_the_same_line(
+    bench: Bench, world: Any, collect: Any, body: Any
+) -> None:
+    planted = await world.submitted([body("a", sim="both")])
+
+    (shard,) = await collect(planted)
+
+    assert (await bench.entries(shard))[1].flags == FLAG_OK
+
+
+async def test_missing_line_is_accepted_after_a_few_downloads(
+    bench: Bench, world: Any, collect: Any, body: Any, sim: OwnSimulator
+) -> None:
+    planted = await world.submitted([body("a"), body("b", sim="missing")])
+
+    (shard,) = await collect(planted)
+
+    assert (shard["ended"], shard["downloads"]) == ("finished", PATIENCE)
+    assert set(await bench.entries(shard)) == {1}
+    assert len(await sim.calls("files.content")) == PATIENCE + 1
+
+
+@pytest.mark.parametrize("mode", ["length", "chunked"])
+async def test_results_cut_short_are_fetched_again(
+    bench: Bench, world: Any, collect: Any, body: Any, sim: OwnSimulator, mode: str
+) -> None:
+    await sim.fault("files.content", {"kind": "truncate", "bytes": 700, "mode": mode}, times=1)
+    planted = await world.submitted([body("a"), body("b"), body("c")])
+
+    (shard,) = await collect(planted)
+
+    assert set(await bench.entries(shard)) == {1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    "fault", [{"kind": "drop"}, {"kind": "status", "status": 500}, {"kind": "status", "status": 429}]
+)
+async def test_download_that_fails_is_tried_again(
+    bench: Bench, world: Any, collect: Any, body: Any, sim: OwnSimulator, fault: dict[str, Any]
+) -> None:
+    await sim.fault("files.content", fault, times=PATIENCE + 3)
+    planted = await world.submitted([body("a")])
+
+    (shard,) = await collect(planted)
+
+    assert shard["ended"] == "finished"
+    assert set(await bench.entries(shard)) == {1}
+
+
+async def test_results_the_provider_no_longer_has_end_the_shard_as_lost(
+    bench: Bench, world: Any, collect: Any, body: Any, sim: OwnSimulator
+) -> None:
+    await sim.fault("files.content", {"kind": "status", "status": 404}, times=None)
+    planted = await world.submitted([body("a")])
+
+    (shard,) = await collect(planted)
+
+    assert (shard["ended"], shard["archive"]) == ("lost", None)
+
+
+async def test_one_file_gone_keeps_what_the_other_says(
+    bench: Bench, world: Any, collect: Any, body: Any, sim: OwnSimulator
+) -> None:
+    await sim.fault("files.content", {"kind": "status", "status": 404}, times=None, file="error")
+    planted = await world.submitted([body("a"), body("b", sim="status=400")])
+
+    (shard,) = await collect(planted)
+
+    assert shard["ended"] == "lost"
+    assert set(await bench.entries(shard)) == {1}
+
+
+async def test_completed_without_files_waits_for_them(
+    bench: Bench, world: Any, collect: Any, body: Any, sim: OwnSimulator
+) -> None:
+    early = {"kind": "patch", "body": {"output_file_id": None, "status": "completed"}}
+    await sim.fault("batches.get", early, times=2)
+    planted = await world.submitted([body("a")])
+
+    (shard,) = await collect(planted)
+
+    assert set(await bench.entries(shard)) == {1}
+    assert shard["downloads"] >= 1
+
+
+async def test_completed_without_files_for_ever_ends_with_missing_lines(
+    bench: Bench, world: Any, collect: Any, body: Any, sim: OwnSimulator
+) -> None:
+    never = {"kind": "patch", "body": {"output_file_id": None, "error_file_id": None}}
+    await sim.fault("batches.get", never, times=None)
+    planted = await world.submitted([body("a")])
+
+    (shard,) = await collect(planted)
+
+    assert (shard["ended"], shard["archive"], shard["downloads"]) == ("finished", None, PATIENCE)
+
+
+async def test_results_of_somebody_elses_batch_detach_the_shard(
+    bench: Bench, world: Any, collect: Any, body: Any
+) -> None:
+    planted = await world.plan([body("a"), body("b")])
+    (shard,) = planted.shards
+    foreign = await world.submit(planted, shard, nonce="ffffffffff")
+
+    (after,) = await collect(planted)
+
+    assert (after["state"], after["foreign"], after["archive"]) == ("submit_unknown", [foreign], None)
+
+
+async def test_lines_that_failed_in_passing_get_a_retry_shard(
+    bench: Bench, world: Any, collect: Any, body: Any
+) -> None:
+    planted = await world.submitted(
+        [body("a"), body("b", sim="status=500"), body("c", sim="status=400"), body("d", sim="status=429")],
+        segment_lines=2,
+    )
+
+    parent, retry = await collect(planted)
+
+    assert (parent["state"], retry["state"], retry["parent"]) == ("settled", "planned", parent["_id"])
+    assert (retry["ranges"], retry["lines"], retry["segments"]) == ([[2, 2], [4, 4]], 2, [0, 1])
+    flags = {line: entry.flags for line, entry in (await bench.entries(parent)).items()}
+    assert flags == {1: FLAG_OK, 2: FLAG_RETRYABLE, 3: 0, 4: FLAG_RETRYABLE}
+
+
+async def test_line_is_retried_up_to_the_depth(bench: Bench, world: Any, collect: Any, body: Any) -> None:
+    planted = await world.submitted([body("a", sim="status=503")])
+
+    for depth in range(1, 4):
+        shards = await collect(planted)
+        assert [s["depth"] for s in shards] == list(range(depth + 1))
+        await world.submit(planted, shards[-1])
+    shards = await collect(planted)
+
+    assert [s["state"] for s in shards] == ["settled"] * 4
+
+
+async def test_no_retry_while_the_batch_is_ending(bench: Bench, world: Any, collect: Any, body: Any) -> None:
+    planted = await world.submitted([body("a", sim="status=500")], ending="expired")
+
+    assert len(await collect(planted)) == 1
+
+
+async def test_full_queue_puts_the_shard_back_in_line(
+    bench: Bench, world: Any, collect: Any, body: Any, sim: OwnSimulator
+) -> None:
+    await sim.configure(enqueued_token_limit=1)
+    planted = await world.submitted([body("a")])
+
+    (shard,) = await collect(planted)
+
+    assert (shard["state"], shard["waiting"]["reason"]) == ("waiting", "provider_queue_full")
+    assert (shard["provider_batch_id"], shard["queue_refusals"]) == (None, 1)
+
+
+async def test_refused_input_names_the_users_lines(bench: Bench, world: Any, collect: Any, body: Any) -> None:
+    wrong = {**body("b"), "model": "no-such-model"}
+    planted = await world.submitted([body("x")] * 3 + [body("a"), wrong], blank_first=4, shard_lines=3)
+
+    _, second = await collect(planted)
+
+    assert (second["state"], second["ended"]) == ("refused", "refused")
+    assert {error["line"] for error in second["refused"]["errors"]} == {9}
+    assert all(error["message"] for error in second["refused"]["errors"])
+
+
+async def test_cancelled_upstream_keeps_what_was_finished_and_leaves_the_rest_to_our_reason(
+    bench: Bench, world: Any, collect: Any, body: Any, sim: OwnSimulator
+) -> None:
+    await sim.configure(auto=False)
+    planted = await world.submitted([body(f"q{n}") for n in range(4)], ending="expired")
+    (shard,) = planted.shards
+    upstream = (await world.shards(planted))[0]["provider_batch_id"]
+    await sim.advance(upstream, "in_progress", completed=2)
+    await bench.mongo.collection("shards").update_one(
+        {"_id": shard["_id"]}, {"$set": {"cancel_asked_at": datetime.now(UTC)}}
+    )
+
+    (after,) = await collect(planted)
+
+    assert after["ended"] == "expired"
+    entries = await bench.entries(after)
+    assert len(entries) == 2
+    assert {entry.flags for entry in entries.values()} == {FLAG_OK}
+    assert len(await sim.calls("batches.cancel")) == 1
+
+
+async def test_expired_upstream_ends_the_shard_as_expired(
+    bench: Bench, world: Any, collect: Any, body: Any, sim: OwnSimulator
+) -> None:
+    await sim.configure(auto=False)
+    planted = await world.submitted([body("a"), body("b")])
+    upstream = (await world.shards(planted))[0]["provider_batch_id"]
+    await sim.advance(upstream, "expired", completed=1)
+
+    (after,) = await collect(planted)
+
+    assert after["ended"] == "expired"
+    assert len(await bench.entries(after)) == 1
+
+
+@pytest.mark.parametrize("status", [500, 404])
+async def test_looks_that_fail_change_nothing_but_the_time_of_the_next(
+    bench: Bench, world: Any, collect: Any, body: Any, sim: OwnSimulator, status: int
+) -> None:
+    await sim.fault("batches.get", {"kind": "status", "status": status}, times=3)
+    planted = await world.submitted([body("a")])
+
+    (shard,) = await collect(planted)
+
+    assert shard["ended"] == "finished"
+
+
+async def test_status_that_goes_backwards_is_ignored(
+    bench: Bench, world: Any, collect: Any, body: Any, sim: OwnSimulator
+) -> None:
+    await sim.fault("files.content", {"kind": "status", "status": 500}, times=1)
+    back = {"kind": "patch", "body": {"status": "finalizing", "output_file_id": None}}
+    planted = await world.submitted([body("a")])
+    await sim.fault("batches.get", back, times=5, skip=1)
+
+    (shard,) = await collect(planted)
+
+    assert set(await bench.entries(shard)) == {1}
