@@ -4,6 +4,7 @@ import typer
 
 from floopy.commands.backends import backends
 from floopy.commands.demo import demo
+from floopy.commands.dlq import dlq
 from floopy.commands.migrate import migrate
 from floopy.commands.up import up
 from floopy.commands.verify import verify
@@ -20,6 +21,7 @@ def make_app() -> typer.Typer:
     app.command()(up)
     app.command()(verify)
     app.command()(migrate)
+    app.add_typer(dlq)
     app.command(hidden=True)(demo)
     app.command(hidden=True)(backends)
     return app

@@ -63,6 +63,11 @@ class DeadLetter:
     dlq_offset: int
     at: datetime
 
+    @property
+    def id(self) -> str:
+        """The same record of the same group is the same letter, however often it is parked."""
+        return f"{self.group}:{self.topic}:{self.partition}:{self.offset}"
+
 
 class DeadLetterIndex(Protocol):
     async def add(self, letters: Sequence[DeadLetter]) -> None:
@@ -122,7 +127,7 @@ class DeadLetters:
         name = TOPICS[topic].dlq
         if name is None:
             raise NotSent(f"{topic} is declared without consumers, so it has no dead letters")
-        client = _client(self._settings)
+        client = new_client(self._settings)
         try:
             async with asyncio.timeout(self._settings.send_timeout):
                 await client.start()
@@ -150,6 +155,20 @@ def original_headers(headers: Headers) -> list[tuple[str, bytes | None]]:
     return [(name, value) for name, value in headers if not name.startswith(HEADER_PREFIX)]
 
 
+def came_from(record: Record, letter: DeadLetter) -> bool:
+    """Whether the record in a dead-letter topic is this letter."""
+    said = dict(record.headers)
+    return all(
+        said.get(f"{HEADER_PREFIX}{name}") == str(word).encode()
+        for name, word in (
+            ("group", letter.group),
+            ("topic", letter.topic),
+            ("partition", letter.partition),
+            ("offset", letter.offset),
+        )
+    )
+
+
 def _cause(group: str, topic: str, one: Unfit, at: datetime) -> list[tuple[str, bytes]]:
     words = {
         "reason": one.reason[:_MAX_REASON],
@@ -162,7 +181,8 @@ def _cause(group: str, topic: str, one: Unfit, at: datetime) -> list[tuple[str, 
     return [(f"{HEADER_PREFIX}{name}", word.encode("utf-8", "replace")) for name, word in words.items()]
 
 
-def _client(settings: KafkaSettings) -> AIOKafkaProducer:
+def new_client(settings: KafkaSettings) -> AIOKafkaProducer:
+    """A producer for records as large as a dead letter may be, not yet connected."""
     return AIOKafkaProducer(
         bootstrap_servers=settings.bootstrap_servers,
         acks="all",

@@ -1,11 +1,13 @@
 """The index of dead letters: where each record that could not be taken lies."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from typing import Any
 
 from floopy_common.chassis.dead_letters import DeadLetter
 from floopy_common.chassis.mongo import Document, Mongo, assign
 
+_FIELDS = tuple(one.name for one in fields(DeadLetter))
 _PARKED = "parked"
 _REPLAYED = "replayed"
 
@@ -28,36 +30,21 @@ class DeadLetterStore:
         topic: str | None = None,
         group: str | None = None,
         letter_id: str | None = None,
-        limit: int = 0,
-    ) -> list[Document]:
+    ) -> list[DeadLetter]:
         """Letters not replayed since, oldest first, of one topic, of one group, or one letter."""
         criteria: Mapping[str, Any] = {"_id": letter_id, "topic": topic, "group": group}
         given = {name: value for name, value in criteria.items() if value is not None}
-        return await self._letters.find_all(
-            {**given, "state": _PARKED}, sort=[("at", 1), ("_id", 1)], limit=limit
-        )
+        rows = await self._letters.find_all({**given, "state": _PARKED}, sort=[("at", 1), ("_id", 1)])
+        return [DeadLetter(**{name: row[name] for name in _FIELDS}) for row in rows]
 
-    async def mark_replayed(self, letter: Document) -> bool:
+    async def mark_replayed(self, letter: DeadLetter) -> bool:
         """The record is back in its topic; False when it was parked anew or replayed meanwhile."""
         matched = await self._letters.update_one(
-            {"_id": letter["_id"], "state": _PARKED, "dlq_offset": letter["dlq_offset"]},
+            {"_id": letter.id, "state": _PARKED, "dlq_offset": letter.dlq_offset},
             [assign({"state": _REPLAYED}, now=["replayed_at"])],
         )
         return matched == 1
 
 
 def _row(letter: DeadLetter) -> Document:
-    return {
-        "_id": f"{letter.group}:{letter.topic}:{letter.partition}:{letter.offset}",
-        "group": letter.group,
-        "topic": letter.topic,
-        "partition": letter.partition,
-        "offset": letter.offset,
-        "reason": letter.reason,
-        "line_id": letter.line_id,
-        "batch_id": letter.batch_id,
-        "dlq_partition": letter.dlq_partition,
-        "dlq_offset": letter.dlq_offset,
-        "at": letter.at,
-        "state": _PARKED,
-    }
+    return {"_id": letter.id, **asdict(letter), "state": _PARKED}
