@@ -102,14 +102,7 @@ def compose(settings: Settings, mongo: Mongo, probes: Probes, wake: Wake) -> web
 
 async def serve(app: web.Application, settings: ApiSettings, stop: asyncio.Event) -> None:
     """Listen until `stop`, then take nothing new and let requests under way finish."""
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        shutdown_timeout=_DRAIN,
-        keepalive_timeout=_KEEP_ALIVE,
-        max_field_size=_MAX_HEADER,
-        max_line_size=_MAX_HEADER,
-    )
+    runner = new_runner(app)
     await runner.setup()
     try:
         await web.TCPSite(runner, settings.host, settings.port).start()
@@ -117,3 +110,16 @@ async def serve(app: web.Application, settings: ApiSettings, stop: asyncio.Event
         await stop.wait()
     finally:
         await runner.cleanup()
+
+
+def new_runner(app: web.Application) -> web.AppRunner:
+    """The HTTP server around the application, not yet listening."""
+    return web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=_DRAIN,
+        keepalive_timeout=_KEEP_ALIVE,
+        max_field_size=_MAX_HEADER,
+        max_line_size=_MAX_HEADER,
+        auto_decompress=False,  # compressed bodies are refused, so nothing must undo them first
+    )
