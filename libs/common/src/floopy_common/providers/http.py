@@ -1,4 +1,4 @@
-"""HTTP towards providers: connections without retries, redirects or cookies, and bodies that know if they left."""
+"""HTTP towards providers: connections without retries or cookies, and bodies that know if they left."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
+from typing_extensions import override
 
 CONNECT_TIMEOUT = 10.0
 MAX_ANSWER = 8 * 1024 * 1024
@@ -47,7 +48,7 @@ def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     )
 
 
-class TooMuch(aiohttp.ClientError):  # noqa: N818 - says what happened
+class TooMuch(aiohttp.ClientError):
     """An answer longer than any honest one."""
 
 
@@ -89,6 +90,7 @@ def _number(text: str | None) -> float | None:
 class _Outgoing(Payload):
     """A body that is written once and is never repeated."""
 
+    @override
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         raise TypeError("this body is streamed")
 
@@ -104,6 +106,7 @@ class GuardedBody(_Outgoing):
         self.refusal: Exception | None = None
         self.started = False
 
+    @override
     async def write(self, writer: AbstractStreamWriter) -> None:
         try:
             self._before_send()
@@ -132,6 +135,7 @@ class StreamedBody(_Outgoing):
         self._size = len(head) + size + len(tail)
         self.failure: Exception | None = None
 
+    @override
     async def write(self, writer: AbstractStreamWriter) -> None:
         try:
             await self._write(writer)

@@ -140,7 +140,7 @@ class BatchProvider(Protocol):
     async def prepare(self, attempt: AttemptInput) -> str | None:
         """Upload the input; its file id, None where a create carries its input itself.
 
-        Raises NotAccepted when the provider refuses it, Unavailable when nobody knows: a repeat costs nothing.
+        Raises NotAccepted when the provider refuses it, Unavailable when nobody knows: repeating is free.
         """
         ...
 
@@ -153,7 +153,7 @@ class BatchProvider(Protocol):
     ) -> list[ProviderBatch]:
         """Every provider batch of this attempt among those created at or after `since`.
 
-        An empty list means a whole listing was read and nothing was there; Unavailable that none could be read.
+        An empty list means that a whole listing was read and nothing was there, Unavailable that none was.
         """
         ...
 

@@ -13,7 +13,7 @@ def upstream_line(nonce: str, line_no: int, url: str, raw_body: bytes | memoryvi
         nonce.encode(),
         line_no,
         url.encode(),
-        raw_body,
+        bytes(raw_body),
     )
 
 

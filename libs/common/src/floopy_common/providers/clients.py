@@ -1,0 +1,108 @@
+"""Which client talks to which account, and which provider writes its results how."""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from floopy_common.chassis.mongo import Document, Mongo
+from floopy_common.chassis.secrets import Keyring
+from floopy_common.domain.errors import WrongKey
+from floopy_common.domain.line import LineAnswer
+from floopy_common.providers.http import Connections, open_connections
+from floopy_common.providers.openai.client import Access, OpenAiBatches
+from floopy_common.providers.openai.result import OpenAiResults
+from floopy_common.providers.port import AccountMissing, BatchProvider
+from floopy_common.settings import ProvidersSettings, Settings
+from floopy_common.stores.accounts import AccountStore
+
+MAX_CLIENTS = 1_000
+"""Accounts whose client a process remembers; a client is small, opening its key takes 20 us."""
+
+
+class ResultFormat(Protocol):
+    """How a provider writes a line of its results."""
+
+    def read_key(self, raw: bytes) -> str | None: ...
+
+    def parse_result(self, raw: bytes) -> LineAnswer: ...
+
+
+RESULT_FORMATS: Mapping[str, ResultFormat] = {"openai": OpenAiResults()}
+
+MakeClient = Callable[[Access, Connections, Settings], BatchProvider]
+
+
+def _openai(access: Access, connections: Connections, settings: Settings) -> BatchProvider:
+    return OpenAiBatches(access, connections, create_timeout=settings.submit.create_timeout)
+
+
+MAKERS: Mapping[str, MakeClient] = {"openai": _openai}
+"""A provider without an entry can have accounts, but nobody talks to it yet."""
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A client, and what of its account it was made from."""
+
+    made_from: tuple[str, Any]
+    client: BatchProvider
+
+
+class Clients:
+    """A client for every account, which is read at each call: a change of it holds from the next one."""
+
+    def __init__(self, accounts: AccountStore, connections: Connections, settings: Settings) -> None:
+        self._accounts = accounts
+        self._connections = connections
+        self._settings = settings
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+
+    async def for_account(self, account_id: str) -> BatchProvider:
+        """The account's client, a deleted account's too: what runs on it must still be collected.
+
+        Raises AccountMissing when there is none, its key does not open, or nobody talks to its provider.
+        """
+        account = await self._accounts.get(account_id)
+        if account is None:
+            self._known.pop(account_id, None)
+            raise AccountMissing(f"no provider account {account_id}")
+        made_from = (_base_url(account, self._settings.providers), account["secret"])
+        known = self._known.get(account_id)
+        if known is None or known.made_from != made_from:
+            known = _Known(made_from, self._make(account, made_from[0]))
+            self._remember(account_id, known)
+        self._known.move_to_end(account_id)
+        return known.client
+
+    def _make(self, account: Document, base_url: str) -> BatchProvider:
+        make = MAKERS.get(account["provider"])
+        if make is None:
+            raise AccountMissing(f"nobody talks to the provider of account {account['_id']} yet")
+        try:
+            access = Access(base_url, self._accounts.open_key(account))
+            return make(access, self._connections, self._settings)
+        except (WrongKey, ValueError) as error:
+            raise AccountMissing(f"account {account['_id']} cannot be used: {error}") from error
+
+    def _remember(self, account_id: str, known: _Known) -> None:
+        self._known[account_id] = known
+        if len(self._known) > MAX_CLIENTS:
+            self._known.popitem(last=False)
+
+
+def _base_url(account: Document, providers: ProvidersSettings) -> str:
+    """The account's own URL wins over the default."""
+    own: str | None = account["base_url"]
+    if own is not None:
+        return own
+    default = {"openai": providers.openai, "anthropic": providers.anthropic}[account["provider"]]
+    return default.base_url
+
+
+@asynccontextmanager
+async def open_clients(mongo: Mongo, settings: Settings, keyring: Keyring) -> AsyncIterator[Clients]:
+    """Clients for the accounts of this database; their connections close at the end."""
+    async with open_connections() as connections:
+        yield Clients(AccountStore(mongo, keyring), connections, settings)

@@ -1,0 +1,210 @@
+"""From a line of OpenAI's results to a line's answer; bodies stay the bytes the provider wrote."""
+
+import re
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Raw
+
+from floopy_common.domain.errors import Invalid
+from floopy_common.domain.line import LineAnswer
+from floopy_common.domain.money import Usage
+
+MAX_TOKENS = 1_000_000_000
+"""No model reads or writes so much for one request: a larger figure is no usage."""
+
+_STATUS_CODES = range(100, 600)
+"""Batches have been seen to end with lines of status 0, which is no answer."""
+_NULL = b"null"
+_UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+
+Tokens = Annotated[int, Meta(ge=-MAX_TOKENS, le=MAX_TOKENS)]
+"""Negative counts are kept: whoever prices them says what is wrong with them."""
+
+
+class _Key(msgspec.Struct, gc=False):
+    custom_id: str
+
+
+class _Response(msgspec.Struct, gc=False):
+    status_code: int | None = None
+    request_id: str | int | None = None
+    body: Raw = Raw(_NULL)
+
+
+class _Result(msgspec.Struct, gc=False):
+    response: _Response | None = None
+    error: Raw = Raw(_NULL)
+
+
+class _InputDetails(msgspec.Struct, gc=False):
+    cached_tokens: Tokens | None = None
+
+
+class _OutputDetails(msgspec.Struct, gc=False):
+    reasoning_tokens: Tokens | None = None
+
+
+class _Usage(msgspec.Struct, gc=False):
+    """Both families of names: `prompt` and `completion`, and those of the Responses API."""
+
+    prompt_tokens: Tokens | None = None
+    completion_tokens: Tokens | None = None
+    prompt_tokens_details: _InputDetails | None = None
+    completion_tokens_details: _OutputDetails | None = None
+    input_tokens: Tokens | None = None
+    output_tokens: Tokens | None = None
+    input_tokens_details: _InputDetails | None = None
+    output_tokens_details: _OutputDetails | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    finish_reason: str | None = None
+
+
+class _Incomplete(msgspec.Struct, gc=False):
+    reason: str | None = None
+
+
+class _Body(msgspec.Struct, gc=False):
+    """What is read of an answer, whichever endpoint it came from."""
+
+    model: str | None = None
+    usage: _Usage | None = None
+    choices: list[_Choice] | None = None
+    status: str | None = None
+    incomplete_details: _Incomplete | None = None
+
+
+_decode_key = msgspec.json.Decoder(_Key).decode
+_decode_result = msgspec.json.Decoder(_Result).decode
+_decode_body = msgspec.json.Decoder(_Body).decode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+class OpenAiResults:
+    """How OpenAI, and servers that speak its API, write a line of a batch's results."""
+
+    def read_key(self, raw: bytes) -> str | None:
+        """The line's custom_id; None when the line cannot be read."""
+        try:
+            return _decode_key(raw).custom_id
+        except _UNREADABLE:
+            pass
+        try:
+            return _decode_key(_mended(raw)).custom_id
+        except _UNREADABLE:
+            return None
+
+    def parse_result(self, raw: bytes) -> LineAnswer:
+        """Raises Invalid when the line cannot be read."""
+        try:
+            return _answer(_read(raw))
+        except _UNREADABLE as error:
+            raise Invalid(f"a result that cannot be read: {error}") from error
+
+
+def _read(raw: bytes) -> _Result:
+    if not raw.isascii():
+        raw = _valid(raw)  # Raw does not look at what it skips
+    try:
+        return _decode_result(raw)
+    except msgspec.DecodeError:
+        return _decode_result(_mended(raw))
+
+
+def _answer(result: _Result) -> LineAnswer:
+    response, error = result.response, _present(result.error)
+    if response is None or response.status_code not in _STATUS_CODES:
+        return LineAnswer(status_code=None, request_id=None, body=None, error=error)
+    status, body = response.status_code, _present(response.body)
+    request_id = None if response.request_id is None else str(response.request_id)
+    if body is None or status is None or not 200 <= status < 300:
+        return LineAnswer(status_code=status, request_id=request_id, body=body, error=error)
+    said = _read_body(body)
+    return LineAnswer(
+        status_code=status,
+        request_id=request_id,
+        body=body,
+        error=error,
+        model=said.model,
+        usage=_usage(said.usage),
+        finish_reason=_finish_reason(said),
+    )
+
+
+def _present(raw: Raw) -> bytes | None:
+    value = bytes(raw)
+    return None if value == _NULL else value
+
+
+def _read_body(body: bytes) -> _Body:
+    """What can be read of an answer; a member of another shape than ours hides none of the others."""
+    try:
+        return _decode_body(body)
+    except msgspec.ValidationError:
+        pass
+    try:
+        members = _decode_members(body)
+    except msgspec.ValidationError:  # an answer that is no object
+        return _Body()
+    return _Body(**{name: _member(members, name, kind) for name, kind in _Body.__annotations__.items()})
+
+
+def _member(members: dict[str, Raw], name: str, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(members.get(name, _NULL), type=kind)
+    except msgspec.ValidationError:
+        return None
+
+
+def _usage(said: _Usage | None) -> Usage | None:
+    """None unless the answer says what went in; an embedding has nothing that comes out."""
+    if said is None:
+        return None
+    if said.input_tokens is not None:
+        details, more = said.input_tokens_details, said.output_tokens_details
+        return _counted(said.input_tokens, said.output_tokens, details, more)
+    if said.prompt_tokens is not None:
+        details, more = said.prompt_tokens_details, said.completion_tokens_details
+        return _counted(said.prompt_tokens, said.completion_tokens, details, more)
+    return None
+
+
+def _counted(
+    tokens_in: int, tokens_out: int | None, details: _InputDetails | None, more: _OutputDetails | None
+) -> Usage:
+    cached = details.cached_tokens if details else None
+    reasoning = more.reasoning_tokens if more else None
+    return Usage(tokens_in, tokens_out or 0, cached or 0, reasoning or 0)
+
+
+def _finish_reason(said: _Body) -> str | None:
+    """In the words of chat completions, those of the Responses API translated."""
+    if said.choices:
+        return said.choices[0].finish_reason
+    if said.status == "completed":
+        return "stop"
+    reason = said.incomplete_details.reason if said.incomplete_details else None
+    return "length" if reason == "max_output_tokens" else reason
+
+
+_ESCAPES = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+
+
+def _mended(raw: bytes) -> bytes:
+    r"""Lone halves of surrogate pairs become U+FFFD: models write them, no decoder of ours takes them."""
+    return _ESCAPES.sub(lambda found: rb"\ufffd" if found["lone"] else found[0], _valid(raw))
+
+
+def _valid(raw: bytes) -> bytes:
+    """Valid UTF-8: a broken character costs that character, not an answer that was paid for."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("utf-8", "replace").encode()
+    return raw
