@@ -140,9 +140,9 @@ class Submitter:
         try:
             batch = await self._wanted(hold.shard)
             provider = await self._providers.for_account(hold.shard["account_id"])
-            await self._prepare(hold, batch, provider)
+            reused = await self._prepare(hold, batch, provider)
             batch = await self._wanted(hold.shard)
-            await self._create(hold, batch, provider, creations)
+            await self._create(hold, batch, provider, creations, reused=reused)
         except WrongPlan:
             await hold.hand_back(self._times.defer)
         except NotAccepted as refusal:
@@ -162,14 +162,14 @@ class Submitter:
             raise WrongPlan(shard["_id"])
         return batch
 
-    async def _prepare(self, hold: Hold, batch: Document, provider: BatchProvider) -> None:
-        """An attempt whose input is at the provider: a new one, or the last where it can go on."""
+    async def _prepare(self, hold: Hold, batch: Document, provider: BatchProvider) -> bool:
+        """An attempt whose input is at the provider; True when that was uploaded on an earlier claim."""
         if hold.attempt is None or hold.attempt["phase"] not in _RESUMABLE:
             await hold.intend()
             self._hit("submit.after_intent")
         attempt = _present(hold)
         if attempt["input_file_id"] is not None:
-            return
+            return True
         shard = hold.shard
         upload = AttemptInput(
             name=f"floopy-{shard['batch_id']}-{attempt['id']}.jsonl",
@@ -180,9 +180,16 @@ class Submitter:
         self._hit("submit.after_upload")
         await hold.prepared(input_file_id)
         self._hit("submit.after_prepared")
+        return False
 
     async def _create(
-        self, hold: Hold, batch: Document, provider: BatchProvider, creations: list[_Creation]
+        self,
+        hold: Hold,
+        batch: Document,
+        provider: BatchProvider,
+        creations: list[_Creation],
+        *,
+        reused: bool,
     ) -> None:
         times = self._times
         await hold.extend(times.create_timeout + times.margin)
@@ -197,10 +204,17 @@ class Submitter:
             input_file_id=attempt["input_file_id"],
             before_send=_guard(hold, deadline),
         )
-        call = asyncio.create_task(_in_time(provider, request, times.create_timeout))
+        # the client's own timeout says more; this one only bounds a client that forgets it
+        patience = times.create_timeout + times.margin / 2
+        call = asyncio.create_task(_in_time(provider, request, patience))
         creations.append(_Creation(attempt["id"], call))
         try:
             created = await asyncio.shield(call)
+        except NotAccepted as refusal:
+            if not reused or refusal.status != 404:
+                raise
+            # the input did not outlive the wait: the next attempt brings another
+            await hold.wait(WaitReason.UNAVAILABLE, self._delay(hold, None), anew="input_gone")
         except Ambiguous as fault:
             _log.warning(
                 "a create whose outcome is unknown",
@@ -220,9 +234,6 @@ class Submitter:
         """Wait for what passes; a refusal in the provider's own words for what does not."""
         if refusal.retryable or refusal.queue_full:
             await self._wait(hold, reason_of(refusal), refusal.retry_after, str(refusal))
-        elif refusal.status == 404 and _present(hold)["input_file_id"] is not None:
-            # it was there once: a wait outlived it, so the next attempt brings another
-            await hold.wait(WaitReason.UNAVAILABLE, self._delay(hold, None), anew="input_gone")
         else:
             await hold.refuse(_refused(refusal))
             self._hit("submit.after_refuse")

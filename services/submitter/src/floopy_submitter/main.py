@@ -1,0 +1,227 @@
+"""Puts the submitter together and runs it; the only place that constructs."""
+
+from collections.abc import Awaitable, Callable
+
+from floopy_common.chassis import failpoints
+from floopy_common.chassis.clock import SystemClock
+from floopy_common.chassis.consumer import open_consumer
+from floopy_common.chassis.loop import Loop
+from floopy_common.chassis.mongo import Document, Mongo, check_schema, open_mongo
+from floopy_common.chassis.outbox import EventSender, OutboxRelay, entry
+from floopy_common.chassis.producer import open_producer
+from floopy_common.chassis.runtime import service_runtime
+from floopy_common.chassis.secrets import Keyring
+from floopy_common.events.lifecycle import lifecycle_event
+from floopy_common.providers.clients import open_clients
+from floopy_common.providers.port import ProviderDirectory
+from floopy_common.settings import Settings
+from floopy_common.stores.batches import BatchStore
+from floopy_common.stores.blobs import BlobStore, FileReader
+from floopy_common.stores.finishing import PlannedLines, TurnStore
+from floopy_common.stores.orphans import OrphanStore, SweepStore
+from floopy_common.stores.submitting import SubmitStore
+from floopy_common.stores.summaries import SummaryStore
+from floopy_submitter.core.input import ShardInput
+from floopy_submitter.core.orphans import OrphanKeeper, Sweeper, SweepTimes
+from floopy_submitter.core.recovery import Recovery, SettleRule
+from floopy_submitter.core.slots import Slots
+from floopy_submitter.core.submit import Submitter, SubmitTimes
+from floopy_submitter.core.waiting import Backoff, Breaker
+from floopy_submitter.errors import UnsafeSettings
+from floopy_submitter.metrics import WAITING, SubmitReport
+
+BY = "floopy-submitter"
+
+failpoints.declare(
+    {
+        "submit.after_claim": "a shard was claimed, nothing else has happened",
+        "submit.after_intent": "an attempt was begun, its input is not uploaded",
+        "submit.after_upload": "the provider has the input, its file id is not stored",
+        "submit.after_prepared": "the input's file id is stored",
+        "submit.after_fence": "the attempt is `creating`, the call is not made",
+        "submit.after_create": "the provider has created its batch, the id is not stored",
+        "submit.after_record": "the provider batch is recorded, its event waits in the outbox",
+        "submit.after_unknown": "a create was ambiguous and is noted as unknown",
+        "submit.after_wait": "the provider had no room; the shard waits",
+        "submit.after_refuse": "the provider refused the input; the shard is refused",
+        "recovery.after_claim": "an unclear shard was claimed, the provider is not asked yet",
+        "recovery.after_adopt": "a provider batch was found and recorded",
+        "recovery.after_abandon": "an attempt was given up, the next is not begun",
+        "orphan.after_note": "a provider batch nobody wants is noted, not cancelled yet",
+        "orphan.after_cancel": "an orphan was cancelled, that is not noted yet",
+    }
+)
+
+_GRACE = 20.0
+"""Seconds that submits under way get to finish in when the process is told to stop."""
+_GAUGE_INTERVAL = 10.0
+
+
+async def run(settings: Settings) -> None:
+    """Work until told to stop; UnsafeSettings when a create could be repeated before its deadline."""
+    if settings.submit.settle_window <= settings.submit.create_timeout:
+        raise UnsafeSettings("FLOOPY_SUBMIT__SETTLE_WINDOW must be longer than FLOOPY_SUBMIT__CREATE_TIMEOUT")
+    async with (
+        service_runtime(BY, settings) as runtime,
+        open_mongo(settings.mongo, BY) as mongo,
+        open_producer(settings.kafka) as producer,
+        open_clients(mongo, settings, Keyring(settings.secret_key)) as providers,
+        open_consumer(settings.kafka, BY) as consumer,
+    ):
+        await check_schema(mongo)
+        wiring = Wiring(settings, mongo, providers, runtime.owner)
+        wiring.submitting()
+        wiring.recovering()
+        wiring.sweeping()
+        wiring.relaying(producer)
+        runtime.ready("mongo", mongo.ping)
+        runtime.ready("consumer", consumer.ready)
+        try:
+            await runtime.run(
+                *(loop.run(runtime.stop) for loop in wiring.loops.values()), consumer.run(runtime.stop)
+            )
+        finally:
+            for slots in wiring.slots:
+                await slots.close(_GRACE)
+
+
+class Wiring:
+    """What one process is made of; each method adds loops."""
+
+    def __init__(self, settings: Settings, mongo: Mongo, providers: ProviderDirectory, owner: str) -> None:
+        self.loops: dict[str, Loop] = {}
+        self.slots: list[Slots] = []
+        self._settings = settings
+        self._scan = settings.scan.interval
+        self._mongo = mongo
+        self._providers = providers
+        self._clock = SystemClock()
+        self._hit = failpoints.Failpoints(settings.fail_at).hit
+        self._report = SubmitReport()
+        self._batches = BatchStore(mongo)
+        self._blobs = BlobStore(mongo)
+        self._shards = SubmitStore(mongo, owner, settings.lease.ttl)
+        self._orphans = OrphanStore(mongo)
+        self._look_every = max(self._scan, settings.submit.settle_window / settings.submit.settle_looks)
+        self._keeper = OrphanKeeper(
+            orphans=self._orphans,
+            providers=providers,
+            backoff=Backoff(self._scan, max(self._scan, settings.poll.max)),
+            claim_for=settings.lease.ttl,
+            report=self._report,
+            hit=self._hit,
+            wake=self.wake("orphans"),
+        )
+
+    def wake(self, name: str) -> Callable[[], None]:
+        """A call that wakes a loop, which need not exist yet or at all."""
+
+        def call() -> None:
+            if (loop := self.loops.get(name)) is not None:
+                loop.wake()
+
+        return call
+
+    def submitting(self) -> None:
+        settings = self._settings
+        submitter = Submitter(
+            shards=self._shards,
+            batches=self._batches,
+            providers=self._providers,
+            inputs=ShardInput(PlannedLines(self._mongo, self._blobs), FileReader(self._blobs)),
+            keeper=self._keeper,
+            slots=self._new_slots("submit"),
+            backoff=Backoff(settings.waiting.min, settings.waiting.max),
+            breaker=Breaker(),
+            times=SubmitTimes(
+                create_timeout=settings.submit.create_timeout,
+                margin=settings.lease.ttl,
+                defer=self._scan,
+                first_look=settings.poll.min,
+            ),
+            announce=self._announce,
+            changed=self._changed,
+            unclear=self.wake("recovery"),
+            report=self._report,
+            hit=self._hit,
+        )
+        self._add("submit", submitter.step)
+        self._add("gauge", WaitingGauge(self._shards).step, _GAUGE_INTERVAL)
+
+    def recovering(self) -> None:
+        submit = self._settings.submit
+        recovery = Recovery(
+            shards=self._shards,
+            batches=self._batches,
+            orphans=self._orphans,
+            providers=self._providers,
+            keeper=self._keeper,
+            slots=self._new_slots("recovery"),
+            pace=Backoff(self._scan, self._look_every),
+            rule=SettleRule(
+                window=submit.settle_window,
+                looks=submit.settle_looks,
+                max_attempts=submit.max_attempts,
+                clock_skew=submit.clock_skew,
+            ),
+            first_look=self._settings.poll.min,
+            announce=self._announce,
+            changed=self._changed,
+            free=self.wake("submit"),
+            report=self._report,
+            hit=self._hit,
+        )
+        self._add("recovery", recovery.step)
+
+    def sweeping(self) -> None:
+        submit = self._settings.submit
+        sweeper = Sweeper(
+            shards=SweepStore(self._mongo),
+            providers=self._providers,
+            keeper=self._keeper,
+            slots=self._new_slots("sweep"),
+            backoff=Backoff(self._look_every, max(self._look_every, submit.settle_window)),
+            times=SweepTimes(submit.sweep_for, submit.clock_skew),
+        )
+        self._add("sweep", sweeper.step)
+        self._add("orphans", self._keeper.step)
+
+    def relaying(self, sender: EventSender) -> None:
+        """The loops that send what batches and shards have pending."""
+        for name in ("batches", "shards"):
+            relay = OutboxRelay(self._mongo.collection(name), sender, BY)
+            self._add(f"outbox {name}", relay.step)
+
+    def _announce(self, batch: Document, shard_id: str) -> Document:
+        topic = "batch.submitted"
+        event_id, value = lifecycle_event(topic, batch, at=self._clock.now(), shard_id=shard_id)
+        return entry(event_id=event_id, topic=topic, key=batch["_id"], by=BY, value=value)
+
+    async def _changed(self, batch_id: str) -> None:
+        """Show what moved, have the reconciler look at the batch, send what is pending."""
+        self.wake("outbox shards")()
+        await SummaryStore(self._mongo).refresh(batch_id)
+        await TurnStore(self._mongo).nudge(batch_id)
+
+    def _add(self, name: str, step: Callable[[], Awaitable[bool]], interval: float | None = None) -> None:
+        self.loops[name] = Loop(name, step, interval or self._scan)
+
+    def _new_slots(self, name: str) -> Slots:
+        slots = Slots(self._settings.submit.concurrency, self.wake(name))
+        self.slots.append(slots)
+        return slots
+
+
+class WaitingGauge:
+    """Keeps the gauge of waiting shards; a reason that is gone shows zero."""
+
+    def __init__(self, shards: SubmitStore) -> None:
+        self._shards = shards
+        self._shown: set[str] = set()
+
+    async def step(self) -> bool:
+        counts = await self._shards.count_waiting()
+        self._shown |= counts.keys()
+        for reason in self._shown:
+            WAITING.labels(reason).set(counts.get(reason, 0))
+        return False

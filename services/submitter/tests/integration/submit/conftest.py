@@ -1,0 +1,436 @@
+"""Batches as the API and the planner leave them, a provider that is the real simulator, and the submitter."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from floopy.simulation import KEPT, OwnSimulator
+from floopy_common.chassis.mongo import Mongo
+from floopy_common.chassis.secrets import Keyring
+from floopy_common.domain.ids import new_batch_id, new_plan_id, segment_id, shard_id
+from floopy_common.domain.index import pack_input
+from floopy_common.providers.openai.request import upstream_length
+from floopy_common.settings import Settings
+from floopy_common.stores.accounts import AccountStore
+from floopy_common.stores.blobs import BlobStore
+
+SECRET = "a secret for tests that nobody needs to guess"
+CHAT = "/v1/chat/completions"
+DEADLINE = 30.0
+TERMS = {
+    "FLOOPY_LEASE__TTL": "1",
+    "FLOOPY_SUBMIT__CREATE_TIMEOUT": "2",
+    "FLOOPY_SUBMIT__SETTLE_WINDOW": "3",
+    "FLOOPY_SCAN__INTERVAL": "0.2",
+    "FLOOPY_WAITING__MIN": "0.2",
+    "FLOOPY_WAITING__MAX": "2",
+    "FLOOPY_POLL__MAX": "0.5",
+}
+"""Durations of a test, in seconds; the product's own settings."""
+
+
+async def eventually(ask: Callable[[], Awaitable[Any]], what: str, within: float = DEADLINE) -> Any:
+    """What `ask` answers once that is true; fails when it is not in time."""
+    deadline = time.monotonic() + within
+    while not (answer := await ask()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} not within {within} s; last answer: {answer!r}")
+        await asyncio.sleep(0.03)
+    return answer
+
+
+def make_lines(count: int, model: str = "gpt-4o-mini") -> list[bytes]:
+    lines = []
+    for number in range(1, count + 1):
+        body = {"model": model, "messages": [{"role": "user", "content": f"Question é {number}: why?"}]}
+        line = {"custom_id": f"user-{number}", "method": "POST", "url": CHAT, "body": body}
+        lines.append(json.dumps(line, ensure_ascii=False).encode())
+    return lines
+
+
+class World:
+    """One organisation, its account at the simulator, and what is in the database."""
+
+    def __init__(self, mongo: Mongo, simulator: OwnSimulator) -> None:
+        self.mongo = mongo
+        self.simulator = simulator
+        self.blobs = BlobStore(mongo)
+        self.org_id = f"org_{uuid.uuid4().hex[:16]}"
+        self.keyring = Keyring(SecretStr(SECRET))
+
+    async def account(self, key: str | None = None) -> str:
+        key = key or f"sk-{uuid.uuid4().hex}"
+        accounts = AccountStore(self.mongo, self.keyring)
+        return str((await accounts.create(self.org_id, "openai", None, SecretStr(key)))["_id"])
+
+    async def create(self, lines: list[bytes], account_id: str, **changes: Any) -> str:
+        """A batch as the API inserts it; its id."""
+        batch_id = new_batch_id()
+        raw = b"\n".join(lines) + b"\n"
+        blob = await self.blobs.put("input", raw, [batch_id])
+        batch = {**_batch(batch_id, self.org_id, account_id, blob.id, blob.length), **changes}
+        await self.mongo.collection("batches").insert_new(batch)
+        return batch_id
+
+    async def plan(self, lines: list[bytes], account_id: str, *, shard_lines: int = 1000) -> str:
+        """A batch in progress as the planner leaves it, one segment and shard for every `shard_lines`."""
+        plan_id = new_plan_id()
+        batch_id = await self.create(lines, account_id)
+        entries, offset = [], 0
+        for number, line in enumerate(lines, start=1):
+            entries.append((number, offset, len(line), 0))
+            offset += len(line) + 1
+        index = await self.blobs.put("index", pack_input(entries), [batch_id])
+        parts = [entries[at : at + shard_lines] for at in range(0, len(entries), shard_lines)]
+        for no, part in enumerate(parts):
+            segment = _segment(batch_id, self.org_id, plan_id, no, part)
+            shard = _shard(batch_id, self.org_id, plan_id, no, part, account_id)
+            shard["bytes"] = sum(upstream_length(e[0], CHAT, _body_length(lines[e[0] - 1])) for e in part)
+            await self.mongo.collection("segments").insert_new(segment)
+            await self.mongo.collection("shards").insert_new(shard)
+        plan = _plan(plan_id, len(lines), len(parts), index.id)
+        await self.update("batches", batch_id, status="in_progress", version=2, plan=plan)
+        return batch_id
+
+    async def update(self, collection: str, document_id: str, **changes: Any) -> None:
+        await self.mongo.collection(collection).update_one({"_id": document_id}, {"$set": changes})
+
+    async def shards(self, batch_id: str) -> list[dict[str, Any]]:
+        return await self.mongo.collection("shards").find_all({"batch_id": batch_id}, sort=[("no", 1)])
+
+    async def shard(self, batch_id: str) -> dict[str, Any]:
+        """The batch's only shard."""
+        (shard,) = await self.shards(batch_id)
+        return shard
+
+    async def batch(self, batch_id: str) -> dict[str, Any]:
+        found = await self.mongo.collection("batches").find_one({"_id": batch_id})
+        assert found is not None
+        return found
+
+    async def orphans(self) -> list[dict[str, Any]]:
+        return await self.mongo.collection("orphan_provider_batches").find_all({})
+
+    async def in_state(self, batch_id: str, *states: str, within: float = DEADLINE) -> list[dict[str, Any]]:
+        """The batch's shards once there are any and all are in one of `states`."""
+
+        async def ask() -> list[dict[str, Any]] | None:
+            shards = await self.shards(batch_id)
+            return shards if shards and all(shard["state"] in states for shard in shards) else None
+
+        try:
+            return await eventually(ask, f"shards in {states}", within)
+        except pytest.fail.Exception as failure:
+            seen = [(s["state"], s["waiting"], s["attempts"]) for s in await self.shards(batch_id)]
+            raise AssertionError(f"{failure}: {seen}") from failure
+
+    async def kept(self) -> list[str]:
+        """Provider batches that nobody cancelled."""
+        return [batch["id"] for batch in await self.simulator.batches() if batch["status"] in KEPT]
+
+    async def assert_one_kept_for_each(self, batch_id: str) -> None:
+        """Every shard is submitted, and the provider keeps those very batches and no other."""
+        shards = await self.shards(batch_id)
+        assert {shard["state"] for shard in shards} == {"submitted"}
+        recorded = sorted(shard["provider_batch_id"] for shard in shards)
+
+        async def only_these() -> bool:
+            return sorted(await self.kept()) == recorded
+
+        await eventually(only_these, "one kept provider batch for each shard")
+
+    async def summary(self, batch_id: str, shards: dict[str, int]) -> None:
+        """Wait until the batch shows these numbers of shards by state."""
+
+        async def ask() -> bool:
+            return bool((await self.batch(batch_id))["summary"]["shards"] == shards)
+
+        await eventually(ask, f"a summary of {shards}")
+
+    async def queue(self, batch_id: str) -> dict[str, Any]:
+        """The batch's place in the provider's queue, once it is shown."""
+
+        async def ask() -> Any:
+            return (await self.batch(batch_id))["summary"]["queue"]
+
+        return dict(await eventually(ask, "a place in the queue"))
+
+    async def executed(self, count: int) -> list[dict[str, Any]] | None:
+        """The lines the provider has executed, once they are `count`."""
+        rows = await self.simulator.executions()
+        return rows if len(rows) == count else None
+
+    async def deferred(self, batch_id: str) -> bool:
+        return all(shard.get("submit_at") is not None for shard in await self.shards(batch_id))
+
+    async def holding(self, fault: str) -> bool:
+        """Whether a scripted hold keeps a call."""
+        return bool((await self.simulator.fault_state(fault))["waiting"])
+
+    async def sent_events(self, batch_id: str) -> bool:
+        """Whether nothing of the batch waits in an outbox any more."""
+        rows = [*await self.shards(batch_id), await self.batch(batch_id)]
+        return not any(entry["by"] == "floopy-submitter" for row in rows for entry in row.get("outbox", []))
+
+
+class Process:
+    """A `floopy-submitter` of its own."""
+
+    def __init__(self, environment: dict[str, str], log: Path) -> None:
+        self._environment = environment
+        self.log = log
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self, **settings: str) -> None:
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                Path(sys.executable).parent / "floopy-submitter",
+                env={**os.environ, **self._environment, **settings},
+                stdout=log,
+                stderr=log,
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def died(self, within: float = DEADLINE) -> int:
+        """The exit code, once it has ended by itself."""
+        assert self._process is not None
+        try:
+            return await asyncio.wait_for(self._process.wait(), within)
+        except TimeoutError:
+            pytest.fail(f"still running after {within} s: {self.log.read_text()[-3000:]}")
+
+    async def end(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.kill()
+            await self._process.wait()
+
+
+@pytest.fixture
+def world(mongo: Mongo, simulator: OwnSimulator) -> World:
+    return World(mongo, simulator)
+
+
+@pytest.fixture
+async def quiet(simulator: OwnSimulator) -> None:
+    """Provider batches stay as they are until told otherwise."""
+    await simulator.configure(auto=False)
+
+
+@pytest.fixture
+def environment(
+    mongo_uri: str, mongo_database: str, simulator: OwnSimulator, embedded_bootstrap: str, tmp_path: Path
+) -> dict[str, str]:
+    """What a service of this test is told."""
+    return {
+        **TERMS,
+        "FLOOPY_MONGO__URI": mongo_uri,
+        "FLOOPY_MONGO__DATABASE": mongo_database,
+        "FLOOPY_KAFKA__BOOTSTRAP_SERVERS": embedded_bootstrap,
+        "FLOOPY_KAFKA__IDEMPOTENT": "false",
+        "FLOOPY_KAFKA__TOPIC_PREFIX": f"{mongo_database}.",
+        "FLOOPY_PROVIDERS__OPENAI__BASE_URL": simulator.openai_base_url,
+        "FLOOPY_SECRET_KEY": SECRET,
+        "FLOOPY_WORK_DIR": str(tmp_path),
+    }
+
+
+@pytest.fixture
+async def new_process(environment: dict[str, str], tmp_path: Path) -> AsyncIterator[Callable[[], Process]]:
+    """Makes processes, which are gone after the test."""
+    made: list[Process] = []
+
+    def make() -> Process:
+        made.append(Process(environment, tmp_path / f"submitter-{len(made)}.log"))
+        return made[-1]
+
+    yield make
+    for process in made:
+        await process.end()
+
+
+Running = Callable[..., Any]
+
+
+@pytest.fixture
+def running(mongo: Mongo, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Running:
+    """The submitter's loops in this process, without Kafka; keyword arguments are settings."""
+    from floopy_common.providers.clients import open_clients
+    from floopy_submitter.main import Wiring
+
+    @asynccontextmanager
+    async def run(**settings: str) -> AsyncIterator[Wiring]:
+        for name, value in {**environment, **settings}.items():
+            monkeypatch.setenv(name, value)
+        stop = asyncio.Event()
+        made = Settings()
+        async with open_clients(mongo, made, Keyring(made.secret_key)) as providers:
+            wiring = Wiring(made, mongo, providers, f"test-{uuid.uuid4().hex[:6]}")
+            wiring.submitting()
+            wiring.recovering()
+            wiring.sweeping()
+            tasks = [asyncio.create_task(loop.run(stop)) for loop in wiring.loops.values()]
+            try:
+                yield wiring
+            finally:
+                stop.set()
+                await asyncio.gather(*tasks)
+                for slots in wiring.slots:
+                    await slots.close(0.1)
+
+    return run
+
+
+def _body_length(line: bytes) -> int:
+    return len(line) - line.index(b'"body": ') - len(b'"body": ') - 1
+
+
+def _batch(batch_id: str, org_id: str, account_id: str, blob: str, length: int) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    moments = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
+    return {
+        "_id": batch_id,
+        "org_id": org_id,
+        "api_key_id": "key_test",
+        "version": 1,
+        "status": "validating",
+        "created_at": now,
+        "expires_at": now + timedelta(days=1),
+        **dict.fromkeys(f"{moment}_at" for moment in moments),
+        "endpoint": CHAT,
+        "completion_window": "24h",
+        "metadata": {"price": "$5 off"},
+        "output_expires_after": None,
+        "provider": "openai",
+        "account_id": account_id,
+        "input_file_id": "file-test",
+        "input": {
+            "ranges": [{"blob": blob, "offset": 0, "length": length}],
+            "bytes": length,
+            "filename": "in.jsonl",
+            "purpose": "batch",
+        },
+        "context": {
+            "plan": "pro",
+            "feedback": True,
+            "monthly_line_cap": None,
+            "retention_days": 30,
+            "content_policy": "reference",
+            "sample_rate": 0.0,
+            "session_id": None,
+            "headers": {},
+        },
+        "plan": None,
+        "errors": None,
+        "counts": {"total": 0, "completed": 0, "failed": 0},
+        "summary": {"shards": {}, "queue": None, "counts": {"completed": 0, "failed": 0}},
+        "usage": None,
+        "output_file_id": None,
+        "error_file_id": None,
+        "ending": None,
+        "ending_at": None,
+        "audit": {
+            "stage": "idle",
+            "next_at": None,
+            **dict.fromkeys(("answered", "logged", "metered", "scored", "parked"), 0),
+            "balanced": False,
+        },
+        "request_hash": "hash",
+        "retry_count": 0,
+        "outbox": [],
+        "lease": None,
+        "next_look_at": now,
+    }
+
+
+def _plan(plan_id: str, total: int, parts: int, index_blob: str) -> dict[str, Any]:
+    rates = {"input_nano": 75, "cached_nano": 37, "output_nano": 300, "flag": None}
+    return {
+        "plan_id": plan_id,
+        "total": total,
+        "segments": parts,
+        "shards": parts,
+        "model": "gpt-4o-mini",
+        "groups": [{"model": "gpt-4o-mini", "rates": rates}],
+        "index_blob": index_blob,
+        "price_version": "test",
+        "translator_version": 1,
+        "month": "202611",
+    }
+
+
+def _segment(batch_id: str, org_id: str, plan_id: str, no: int, part: list[Any]) -> dict[str, Any]:
+    return {
+        "_id": segment_id(plan_id, no),
+        "batch_id": batch_id,
+        "org_id": org_id,
+        "plan_id": plan_id,
+        "no": no,
+        "first_line": part[0][0],
+        "last_line": part[-1][0],
+        "lines": len(part),
+        "bytes": sum(entry[2] for entry in part),
+        "index_from": part[0][0] - 1,
+        "index_to": part[-1][0],
+        "ready": False,
+        "state": "open",
+        **dict.fromkeys(("lease", "manifest", "counts", "usage", "emitted")),
+        "created_at": datetime.now(UTC),
+    }
+
+
+def _shard(
+    batch_id: str, org_id: str, plan_id: str, no: int, part: list[Any], account_id: str
+) -> dict[str, Any]:
+    empty = ("waiting", "lease", "provider_batch_id", "provider_status", "provider_counts", "submitted_at")
+    empty += ("poll", "cancel_asked_at", "archive", "ended", "ended_at", "refused")
+    return {
+        "_id": shard_id(plan_id, no),
+        "batch_id": batch_id,
+        "org_id": org_id,
+        "plan_id": plan_id,
+        "no": no,
+        "provider": "openai",
+        "account_id": account_id,
+        "endpoint": CHAT,
+        "model": "gpt-4o-mini",
+        "group": 0,
+        "kind": "primary",
+        "depth": 0,
+        "parent": None,
+        "ranges": [[part[0][0], part[-1][0]]],
+        "lines": len(part),
+        "bytes": 0,
+        "tokens_estimate": 10 * len(part),
+        "segments": [no],
+        "state": "planned",
+        "attempt": 0,
+        "attempts": [],
+        "downloads": 0,
+        **dict.fromkeys(empty),
+    }
+
+
+@pytest.fixture(name="make_lines")
+def make_lines_fixture() -> Callable[..., list[bytes]]:
+    return make_lines
+
+
+@pytest.fixture(name="eventually")
+def eventually_fixture() -> Callable[..., Awaitable[Any]]:
+    return eventually
