@@ -3,11 +3,11 @@
 import asyncio
 
 from floopy_common.settings import Settings
-from floopy_reconciler import main as program
+from floopy_reconciler.main import run
 
 
 def main() -> None:
-    asyncio.run(program.run(Settings()))
+    asyncio.run(run(Settings()))
 
 
 if __name__ == "__main__":

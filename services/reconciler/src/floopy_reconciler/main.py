@@ -4,8 +4,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from floopy_common.providers.clients import ProviderClients, result_format
-
 from floopy_common.chassis import failpoints
 from floopy_common.chassis.clock import SystemClock
 from floopy_common.chassis.consumer import Consumer, group_id, open_consumer
@@ -18,10 +16,9 @@ from floopy_common.chassis.runtime import Runtime, service_runtime
 from floopy_common.chassis.secrets import Keyring
 from floopy_common.domain.segment import Sink
 from floopy_common.events.lines import LINE_COMPLETED
-from floopy_common.providers.http import open_connections
+from floopy_common.providers.clients import RESULT_FORMATS, open_clients
 from floopy_common.providers.port import ProviderDirectory
 from floopy_common.settings import KafkaSettings, Settings
-from floopy_common.stores.accounts import AccountStore
 from floopy_common.stores.auditing import AuditStore
 from floopy_common.stores.batches import BatchStore
 from floopy_common.stores.blobs import BlobStore
@@ -73,7 +70,7 @@ FAILPOINTS = {
 }
 failpoints.declare(FAILPOINTS)
 
-_LOOK_CLAIM = 60.0
+_LOOK_CLAIM = 120.0
 """Seconds a look may take before another worker has it; more than a provider's answer is waited for."""
 _SEGMENTS = 2
 """Segments one process writes at the same time: while one waits for the database the other is rendered."""
@@ -134,7 +131,7 @@ class Base:
         await self.turns.nudge(batch_id)
         self.bells.ring("turns")()
 
-    async def emitted(self, batch_id: str) -> None:  # noqa: ARG002 - who listens audits whatever is due
+    async def emitted(self, batch_id: str) -> None:
         """Events of the batch are with the broker."""
         self.bells.ring("audit")()
 
@@ -182,7 +179,7 @@ async def open_base(
     settings: Settings, runtime: Runtime, mongo: Mongo, producer: Producer
 ) -> AsyncIterator[Base]:
     blobs = BlobStore(mongo)
-    async with open_connections() as connections:
+    async with open_clients(mongo, settings, Keyring(settings.secret_key)) as clients:
         yield Base(
             settings=settings,
             mongo=mongo,
@@ -198,9 +195,7 @@ async def open_base(
                 max_result=settings.settle.max_result,
                 max_total=settings.settle.scratch,
             ),
-            providers=ProviderClients(
-                AccountStore(mongo, Keyring(settings.secret_key)), connections, settings
-            ),
+            providers=clients,
             producer=producer,
             clock=SystemClock(),
             bells=Bells(),
@@ -250,7 +245,7 @@ def looks_loop(base: Base, pools: Pools) -> Loop:
         batches=base.batches,
         lines=lines,
         archives=base.archives,
-        formats=result_format,
+        formats=RESULT_FORMATS.__getitem__,
         retries=RetryPolicy(settings.retry.max, settings.retry.min_window_left),
         refuser=Refuser(
             shards=polls,
@@ -312,7 +307,9 @@ def segments_loop(base: Base, pool: Pool) -> Loop:
     worker = SegmentWorker(
         segments=SegmentStore(base.mongo, base.owner, base.settings.lease.ttl),
         batches=base.batches,
-        materials=Materials(inputs=SegmentInputs(base.blobs), archives=base.archives, formats=result_format),
+        materials=Materials(
+            inputs=SegmentInputs(base.blobs), archives=base.archives, formats=RESULT_FORMATS.__getitem__
+        ),
         parts=base.blobs,
         emitter=Emitter(producer=base.producer, partitions=base.settings.kafka.partitions, hit=base.hit),
         gate=Gate(*_EMIT_WAIT, base.clock.monotonic),

@@ -55,14 +55,23 @@ def make_body(question: str, sim: str | None = None) -> dict[str, Any]:
     return body if sim is None else {**body, "metadata": {"sim": sim}}
 
 
+@dataclass
+class Upstream:
+    """What is with the provider, by shard: worlds that share it have the same answers to the byte."""
+
+    key: str = field(default_factory=lambda: f"sk-{uuid.uuid4().hex}")
+    attempts: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
 class World:
     """Writes what api and submitter would have written."""
 
-    def __init__(self, mongo: Mongo, simulator: OwnSimulator) -> None:
+    def __init__(self, mongo: Mongo, simulator: OwnSimulator, upstream: Upstream | None = None) -> None:
         self.mongo = mongo
         self.blobs = BlobStore(mongo)
         self.simulator = simulator
-        self.key = f"sk-{uuid.uuid4().hex}"
+        self.upstream = upstream or Upstream()
+        self.key = self.upstream.key
         self.org_id = f"org_{uuid.uuid4().hex[:16]}"
         self.accounts = AccountStore(mongo, Keyring(SecretStr(SECRET)))
         self.sdk = openai.AsyncOpenAI(api_key=self.key, base_url=simulator.openai_base_url, max_retries=0)
@@ -82,11 +91,15 @@ class World:
         segment_lines: int = 100,
         shard_lines: int = 100,
         blank_first: int = 0,
+        ids: tuple[str, str] | None = None,
         **changes: Any,
     ) -> Planted:
-        """A batch in progress whose shards are planned; `blank_first` empty lines come first."""
+        """A batch in progress whose shards are planned; `blank_first` empty lines come first.
+
+        `ids` of batch and plan.
+        """
         now = datetime.now(UTC)
-        batch_id, plan_id = new_batch_id(), new_plan_id()
+        batch_id, plan_id = ids or (new_batch_id(), new_plan_id())
         raw = b"\n" * blank_first
         entries = []
         for line_no, body in enumerate(bodies, start=blank_first + 1):
@@ -269,23 +282,41 @@ class World:
         }
 
     async def submit(self, planted: Planted, shard: dict[str, Any], nonce: str | None = None) -> str:
-        """Create the shard's provider batch and record it; `nonce` marks its lines as somebody else's."""
-        own = new_nonce()
-        lines = [
-            number for first, last in shard["ranges"] for number in planted.bodies if first <= number <= last
-        ]
-        content = b"".join(
-            upstream_line(
-                nonce or own, n, CHAT, json.dumps(planted.bodies[n], separators=(",", ":")).encode()
-            )
-            for n in sorted(lines)
+        """Record the shard's provider batch, which is created unless it is there already.
+
+        `nonce` marks its lines as somebody else's.
+        """
+        if shard["_id"] not in self.upstream.attempts:
+            self.upstream.attempts[shard["_id"]] = await self._create(planted, shard, nonce)
+        attempt = self.upstream.attempts[shard["_id"]]
+        poll = {"next_at": datetime.now(UTC), "interval": 0.05, "failures": 0}
+        poll |= dict.fromkeys(("started_at", "last_at", "asked_at"))
+        await self.mongo.collection("shards").update_one(
+            {"_id": shard["_id"], "state": {"$in": ["planned", "waiting"]}},
+            {
+                "$set": {
+                    "state": "submitted",
+                    "provider_batch_id": attempt["provider_batch_id"],
+                    "submitted_at": datetime.now(UTC),
+                    "poll": poll,
+                    "waiting": None,
+                },
+                "$push": {"attempts": attempt},
+            },
         )
+        return str(attempt["provider_batch_id"])
+
+    async def _create(self, planted: Planted, shard: dict[str, Any], nonce: str | None) -> dict[str, Any]:
+        own = new_nonce()
+        lines = sorted(n for n in planted.bodies if any(a <= n <= b for a, b in shard["ranges"]))
+        bodies = {n: json.dumps(planted.bodies[n], separators=(",", ":")).encode() for n in lines}
+        content = b"".join(upstream_line(nonce or own, n, CHAT, raw) for n, raw in bodies.items())
         uploaded = await self.sdk.files.create(file=("in.jsonl", content), purpose="batch")
         created = await self.sdk.batches.create(
             input_file_id=uploaded.id, endpoint=CHAT, completion_window="24h"
         )
         now = datetime.now(UTC)
-        attempt = {
+        return {
             "id": f"att_{own}",
             "nonce": own,
             "phase": "created",
@@ -297,22 +328,6 @@ class World:
             "last_look_at": None,
             "resolution": None,
         }
-        poll = {"next_at": now, "interval": 0.05, "failures": 0}
-        poll |= dict.fromkeys(("started_at", "last_at", "asked_at"))
-        await self.mongo.collection("shards").update_one(
-            {"_id": shard["_id"]},
-            {
-                "$set": {
-                    "state": "submitted",
-                    "provider_batch_id": created.id,
-                    "submitted_at": now,
-                    "poll": poll,
-                    "waiting": None,
-                },
-                "$push": {"attempts": attempt},
-            },
-        )
-        return created.id
 
     async def submitted(self, bodies: list[dict[str, Any]], **options: Any) -> Planted:
         """A batch whose shards are all with the provider."""
@@ -356,3 +371,9 @@ def body() -> Callable[..., dict[str, Any]]:
 @pytest.fixture
 def wait_for() -> Callable[..., Awaitable[Any]]:
     return eventually
+
+
+@pytest.fixture(scope="session")
+def make_world() -> tuple[type[World], type[Upstream], Callable[..., dict[str, Any]]]:
+    """For tests with more than one world: how to make them, what they share, and bodies of their lines."""
+    return World, Upstream, make_body

@@ -12,10 +12,8 @@ from floopy.simulation import OwnSimulator
 from floopy_common.chassis.mongo import Mongo
 from floopy_common.chassis.secrets import Keyring
 from floopy_common.domain.index import FLAG_OK, FLAG_RETRYABLE, ResultEntry, unpack_result
-from floopy_common.providers.clients import ProviderClients, result_format
-from floopy_common.providers.http import open_connections
+from floopy_common.providers.clients import RESULT_FORMATS, open_clients
 from floopy_common.settings import ProviderSettings, ProvidersSettings, Settings
-from floopy_common.stores.accounts import AccountStore
 from floopy_common.stores.batches import BatchStore
 from floopy_common.stores.blobs import BlobStore
 from floopy_common.stores.finishing import PlannedLines
@@ -74,8 +72,7 @@ async def bench(mongo: Mongo, world: Any, sim: OwnSimulator, tmp_path: Path) -> 
         return
 
     pools = Pools(Pool(8, 8, lambda: None), Pool(4, 4, lambda: None))
-    async with open_connections() as connections:
-        clients = ProviderClients(AccountStore(mongo, Keyring(settings.secret_key)), connections, settings)
+    async with open_clients(mongo, settings, Keyring(settings.secret_key)) as clients:
         settler = Settler(
             shards=polls,
             batches=batches,
@@ -83,7 +80,7 @@ async def bench(mongo: Mongo, world: Any, sim: OwnSimulator, tmp_path: Path) -> 
             archives=ScratchArchives(
                 tmp_path / "scratch", BlobStore(mongo), max_result=10**8, max_total=10**9
             ),
-            formats=result_format,
+            formats=RESULT_FORMATS.__getitem__,
             retries=RetryPolicy(depth=3, window_left=60),
             refuser=Refuser(shards=polls, batches=batches, lines=lines, backoff=Backoff(5, 60)),
             patience=Patience(PATIENCE, PATIENCE, 0.01, 0.05),
