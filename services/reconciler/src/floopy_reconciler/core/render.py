@@ -3,7 +3,6 @@
 Everything here follows from the batch, the segment's manifest and stored bytes, so a repeat gives the same.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -155,7 +154,7 @@ class Renderer:
         return piece
 
     def _line(self, entry: InputEntry, choice: Choice, raw: bytes) -> Record:
-        custom_id, body, body_at = _read_line(entry, raw)
+        custom_id, name, body, body_at = _read_line(entry, raw)
         outcome = self._outcome(entry.line_no, choice)
         identity = line_id(self._facts.batch_id, entry.line_no)
         place = self._write(identity, custom_id, outcome)
@@ -165,7 +164,7 @@ class Renderer:
         value = self._events.make(
             line_id=identity,
             line_no=entry.line_no,
-            custom_id=_text(custom_id),
+            custom_id=name,
             model=model,
             source=choice.source,
             outcome=outcome,
@@ -208,16 +207,17 @@ class Renderer:
         return Place(self._parts.output if succeeded else self._parts.error, offset, body)
 
 
-def _read_line(entry: InputEntry, raw: bytes) -> tuple[bytes, bytes, int]:
-    """The custom_id's and the body's JSON as they stand, and where in the line the body is."""
+def _read_line(entry: InputEntry, raw: bytes) -> tuple[bytes, str, bytes, int]:
+    """The custom_id as it is spelled and as text, the body's JSON, and where in the line that is."""
     skip = len(_BOM) if raw.startswith(_BOM) else 0
     try:
         line = _decode_line(raw[skip:] if skip else raw)
+        custom_id, body = bytes(line.custom_id), bytes(line.body)
+        name = _decode_text(custom_id) if b"\\" in custom_id else custom_id[1:-1].decode()
     except _UNREADABLE as error:
         raise Invalid(f"line {entry.line_no} of the input cannot be read: {error}") from error
-    body = bytes(line.body)
     # the same bytes may stand earlier in the line: then they are as good a reference
-    return bytes(line.custom_id), body, raw.find(body, skip)
+    return custom_id, name, body, raw.find(body, skip)
 
 
 def _request_id(identity: str, said: str | None) -> bytes:
@@ -225,17 +225,6 @@ def _request_id(identity: str, said: str | None) -> bytes:
     if said:
         return _encode(said)
     return b'"%b"' % blake2b(b"request:" + identity.encode(), digest_size=16).hexdigest().encode()
-
-
-def _text(custom_id: bytes) -> str:
-    """The string that a raw custom_id stands for."""
-    if b"\\" not in custom_id:
-        return custom_id[1:-1].decode()
-    try:
-        return _decode_text(custom_id)
-    except msgspec.DecodeError:
-        # half a surrogate pair is legal JSON and no text: an event can only say that something was there
-        return str(json.loads(custom_id)).encode("utf-8", "replace").decode()
 
 
 def manifest_of(batch: Document, sources: Sequence[Document], written_at: object) -> Mapping[str, object]:

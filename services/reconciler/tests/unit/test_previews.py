@@ -1,0 +1,63 @@
+"""Previews of whatever bodies users and providers write."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from floopy_reconciler.core.previews import PREVIEW_CHARS, answer_preview, question_preview
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=3 * PREVIEW_CHARS)
+
+
+def messages(*pairs: tuple[str, Any]) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": content} for role, content in pairs]}
+
+
+@pytest.mark.parametrize(
+    ("body", "preview"),
+    [
+        (messages(("system", "Be kind."), ("user", "First"), ("assistant", "x"), ("user", "Last")), "Last"),
+        (messages(("system", "Only this")), "Only this"),
+        (messages(("user", [{"type": "image_url"}, {"type": "text", "text": "What is it?"}])), "What is it?"),
+        ({"input": "embed me"}, "embed me"),
+        ({"input": ["one", "two"]}, "one"),
+        ({"input": [{"role": "user", "content": [{"type": "input_text", "text": "R"}]}]}, "R"),
+        ({"prompt": "complete me"}, "complete me"),
+        ({"input": [1, 2, 3]}, None),
+        (messages(("user", None)), None),
+        ({"messages": "no list"}, None),
+        ({}, None),
+    ],
+)
+def test_a_question_is_the_last_user_message_or_the_input(body: dict[str, Any], preview: str | None) -> None:
+    assert question_preview(json.dumps(body).encode()) == preview
+
+
+@pytest.mark.parametrize(
+    ("body", "preview"),
+    [
+        ({"choices": [{"message": {"role": "assistant", "content": "Yes."}}]}, "Yes."),
+        ({"choices": [{"message": {"role": "assistant", "content": None, "tool_calls": []}}]}, None),
+        ({"choices": [{"text": "completed"}]}, "completed"),
+        ({"output": [{"type": "message", "content": [{"type": "output_text", "text": "R"}]}]}, "R"),
+        ({"error": {"message": "no such model"}}, "no such model"),
+        ({"data": [{"embedding": [0.1]}]}, None),
+        ({"choices": []}, None),
+    ],
+)
+def test_an_answer_is_its_first_text(body: dict[str, Any], preview: str | None) -> None:
+    assert answer_preview(json.dumps(body).encode()) == preview
+
+
+@given(TEXTS, st.booleans())
+def test_a_preview_is_the_beginning_however_it_is_spelled(text: str, plain: bool) -> None:
+    body = json.dumps(messages(("user", text + "." * 5_000)), ensure_ascii=plain).encode()
+    preview = question_preview(body)
+    assert preview is not None
+    expected = (text + "." * 5_000)[:PREVIEW_CHARS]
+    # the cut may lose what stands right at it, never more
+    assert expected.startswith(preview)
+    assert len(preview) >= PREVIEW_CHARS - 2
