@@ -9,7 +9,7 @@ from floopy_api.core.authentication import Authenticator
 from floopy_api.core.batches import BY, FAILPOINTS, Batches, BatchPorts
 from floopy_api.core.files import Files
 from floopy_api.core.refresh import Refresher
-from floopy_api.handlers.keys import AUTHENTICATOR, BATCHES, BLOBS, BYTES, FILES, MAX_UPLOAD
+from floopy_api.handlers.keys import AUTHENTICATOR, BATCHES, BLOBS, BYTES, FILES, MAX_UPLOAD, TRAFFIC
 from floopy_api.handlers.routes import new_app
 from floopy_api.ports import Wake
 from floopy_common.chassis import failpoints
@@ -37,6 +37,8 @@ failpoints.declare(FAILPOINTS)
 _log = logging.getLogger(__name__)
 _DRAIN = 25.0
 """Seconds that requests under way get to finish in: less than what an orchestrator waits for the process."""
+_CUT_OFF = 2.0
+"""Seconds for writing the last answers, and for handlers that outlived even that to be cancelled."""
 _KEEP_ALIVE = 75.0
 _MAX_HEADER = 16_384
 """Bytes of one header: more than any key, so that a silly one is refused in OpenAI's words."""
@@ -105,9 +107,13 @@ async def serve(app: web.Application, settings: ApiSettings, stop: asyncio.Event
     runner = new_runner(app)
     await runner.setup()
     try:
-        await web.TCPSite(runner, settings.host, settings.port).start()
+        site = web.TCPSite(runner, settings.host, settings.port)
+        await site.start()
         _log.info("listening", extra={"event": "listening", "port": runner.addresses[0][1]})
         await stop.wait()
+        await site.stop()
+        # before the clean-up: from its beginning on aiohttp drops what uploads under way still send
+        await app[TRAFFIC].end(_DRAIN)
     finally:
         await runner.cleanup()
 
@@ -117,7 +123,7 @@ def new_runner(app: web.Application) -> web.AppRunner:
     return web.AppRunner(
         app,
         access_log=None,
-        shutdown_timeout=_DRAIN,
+        shutdown_timeout=_CUT_OFF,
         keepalive_timeout=_KEEP_ALIVE,
         max_field_size=_MAX_HEADER,
         max_line_size=_MAX_HEADER,

@@ -7,6 +7,7 @@ from aiohttp import web
 from floopy_api.core.authentication import Authenticator, Caller
 from floopy_api.core.batches import Batches
 from floopy_api.core.files import Files
+from floopy_api.handlers.traffic import Traffic
 from floopy_api.ports import Bytes
 from floopy_common.stores.blobs import BlobStore
 
@@ -24,6 +25,7 @@ FILES: web.AppKey[Files] = web.AppKey("files", Files)
 BATCHES: web.AppKey[Batches] = web.AppKey("batches", Batches)
 BLOBS: web.AppKey[BlobStore] = web.AppKey("blobs", BlobStore)
 BYTES: web.AppKey[Bytes] = web.AppKey("bytes", Bytes)
+TRAFFIC: web.AppKey[Traffic] = web.AppKey("traffic", Traffic)
 MAX_UPLOAD: web.AppKey[int] = web.AppKey("max_upload", int)
 
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)

@@ -19,7 +19,7 @@ from floopy_api.errors import (
     Unauthenticated,
     UnsupportedEncoding,
 )
-from floopy_api.handlers.keys import AUTHENTICATOR, CALLER, PASSAGE, Passage
+from floopy_api.handlers.keys import AUTHENTICATOR, CALLER, PASSAGE, TRAFFIC, Passage
 from floopy_api.handlers.responses import error_response, refusal_response
 from floopy_api.metrics import REQUEST_SECONDS, REQUESTS, SENT_BYTES
 from floopy_common.chassis.mongo import DatabaseError
@@ -74,7 +74,8 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     request[PASSAGE] = passage
     status = _CLIENT_LEFT
     try:
-        response = await handler(request)
+        with request.app[TRAFFIC].one_more():
+            response = await handler(request)
         status = response.status
         if isinstance(response, web.Response):
             SENT_BYTES.labels(route_of(request)).inc(response.content_length or 0)

@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 
 from floopy_api.errors import Refusal
-from floopy_api.handlers.keys import CALLER, PASSAGE
+from floopy_api.handlers.keys import CALLER, PASSAGE, TRAFFIC
 from floopy_common.openai.errors import ErrorEnvelope, ErrorObject
 
 _encoder = msgspec.json.Encoder()
@@ -42,6 +42,8 @@ def refusal_response(refusal: Refusal, status: int, kind: str, headers: Mapping[
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Runs when the head of any answer is about to be written."""
+    if request.app[TRAFFIC].is_ending:
+        response.force_close()
     headers = response.headers
     headers["Server"] = "floopy"
     headers["X-Content-Type-Options"] = "nosniff"

@@ -3,15 +3,18 @@
 from aiohttp import web
 
 from floopy_api.handlers import batches, content, files
+from floopy_api.handlers.keys import TRAFFIC
 from floopy_api.handlers.middleware import answer_errors, authenticate, observe
 from floopy_api.handlers.reading import MAX_JSON, wait_to_be_asked
 from floopy_api.handlers.responses import add_headers
+from floopy_api.handlers.traffic import Traffic
 from floopy_common.chassis.probes import Probes
 
 
 def new_app(probes: Probes) -> web.Application:
     """The application without its state, which the composition puts in under the keys of keys.py."""
     app = web.Application(client_max_size=MAX_JSON, middlewares=[observe, answer_errors, authenticate])
+    app[TRAFFIC] = Traffic()
     app.on_response_prepare.append(add_headers)
     route = app.router.add_route
     route("POST", "/v1/files", files.create_file, expect_handler=wait_to_be_asked)
