@@ -1,0 +1,272 @@
+"""Writing and emitting segments against a real database and real brokers."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from floopy_common.chassis.producer import Producer
+from floopy_common.domain.errors import LeaseLost
+from floopy_common.domain.ids import line_id
+from floopy_common.domain.segment import SegmentState, partition_of
+from floopy_common.events.lines import decode_line
+from floopy_common.settings import KafkaSettings
+from floopy_common.stores.segments import SegmentStore
+
+FAILPOINTS = [
+    "segment.after_claim",
+    "segment.after_output_part",
+    "segment.after_error_part",
+    "segment.after_manifest",
+    "segment.after_first_send",
+    "segment.after_send",
+    "segment.after_emitted",
+]
+
+
+async def test_a_segment_is_written_and_its_events_are_on_their_partition(delivery: Any) -> None:
+    batch = await delivery.plan(lines=20, segment_lines=10)
+
+    segments = await delivery.until(delivery.worker(), batch, "emitted")
+
+    output, error = await delivery.part(batch, "output"), await delivery.part(batch, "error")
+    names = [json.loads(line)["custom_id"] for line in output.splitlines()]
+    assert names == [f"user-{n}" for n in range(1, 21) if n % 5]
+    assert [json.loads(line)["custom_id"] for line in error.splitlines()] == [
+        f"user-{n}" for n in (5, 10, 15, 20)
+    ]
+    for segment in segments:
+        assert segment["counts"] == {"completed": 8, "failed": 2}
+        assert segment["usage"]["total_tokens"] == 8 * 14
+        assert segment["manifest"]["output"]["lines"] == 8
+        await check_events(delivery, batch, segment)
+    assert delivery.changed.count(batch["_id"]) == 6
+
+
+async def check_events(delivery: Any, batch: dict[str, Any], segment: dict[str, Any]) -> None:
+    place = segment["emitted"]
+    assert place["partition"] == partition_of(batch["_id"], segment["no"], 4)
+    assert place["times"] == 1
+    values = await delivery.read(place["partition"], place["first_offset"], place["last_offset"])
+    events = [decode_line(value).data for value in values]
+    numbers = range(segment["first_line"], segment["last_line"] + 1)
+    assert [event.line_id for event in events] == [line_id(batch["_id"], n) for n in numbers]
+    for event in events:
+        assert event.response is not None
+        body = await delivery.blobs.read_bytes(
+            event.response.blob, event.response.offset, event.response.length
+        )
+        assert json.loads(body).keys() & {"choices", "error"}
+
+
+async def test_a_part_without_lines_leaves_no_blob(delivery: Any) -> None:
+    batch = await delivery.plan(lines=4, segment_lines=4)
+
+    (segment,) = await delivery.until(delivery.worker(), batch, "emitted")
+
+    assert segment["manifest"]["error"] is None
+    assert await delivery.mongo.collection("blobs").count({"kind": "part"}) == 1
+
+
+async def test_a_retry_answers_in_the_place_of_its_parent(delivery: Any) -> None:
+    batch = await delivery.plan(lines=10, segment_lines=10)
+    await delivery.settle(batch, {5: False, 10: True}, depth=1)
+
+    (segment,) = await delivery.until(delivery.worker(), batch, "emitted")
+
+    assert segment["counts"] == {"completed": 9, "failed": 1}
+    assert [source["shard"].endswith(".r") for source in segment["manifest"]["sources"]] == [True, False]
+    assert b"Answer 5 at 1" in await delivery.part(batch, "output")
+
+
+@pytest.mark.parametrize("name", FAILPOINTS)
+async def test_whoever_comes_after_a_crash_finishes_with_the_same_bytes(
+    delivery: Any, killed: type[BaseException], wait_until: Callable[..., Awaitable[Any]], name: str
+) -> None:
+    batch = await delivery.plan(lines=10, segment_lines=10)
+    seen: list[str] = []
+
+    def hit(passed: str) -> None:
+        seen.append(passed)
+        if passed == name:
+            raise killed(name)
+
+    store = SegmentStore(delivery.mongo, "victim", 1.0)
+    claim = await store.claim([SegmentState.OPEN], "")
+    assert claim is not None
+    with pytest.raises(killed):
+        await delivery.worker(hit=hit, owner="victim").carry_out(claim)
+    assert seen[-1] == name
+    before = (await delivery.segments(batch))[0]
+
+    (segment,) = await delivery.until(delivery.worker(owner="heir"), batch, "emitted")
+
+    assert (before["manifest"] or segment["manifest"]) == segment["manifest"]
+    await check_events(delivery, batch, segment)
+    assert len((await delivery.part(batch, "output")).splitlines()) == 8
+
+
+async def test_another_emission_has_the_same_events(delivery: Any) -> None:
+    batch = await delivery.plan(lines=10, segment_lines=10)
+    (first,) = await delivery.emitted(batch)
+    await delivery.mongo.collection("segments").update_one(
+        {"_id": first["_id"]}, {"$set": {"state": "written"}}
+    )
+
+    (again,) = await delivery.until(delivery.worker(owner="second"), batch, "emitted")
+
+    assert again["manifest"] == first["manifest"]
+    assert again["emitted"]["times"] == 2
+    assert again["emitted"]["first_offset"] > first["emitted"]["last_offset"]
+    places = [segment["emitted"] for segment in (first, again)]
+    values = [await delivery.read(p["partition"], p["first_offset"], p["last_offset"]) for p in places]
+    assert values[0] == values[1]
+    assert "emitted 10 again" in delivery.reports.seen
+
+
+async def test_events_too_many_to_keep_are_rendered_once_more(
+    delivery: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("floopy_reconciler.core.segments._KEPT_BYTES", 1_000)
+    batch = await delivery.plan(lines=20, segment_lines=20)
+    (segment,) = await delivery.until(delivery.worker(), batch, "emitted")
+    await check_events(delivery, batch, segment)
+
+
+async def test_what_no_longer_renders_to_its_stored_bytes_is_not_emitted(
+    delivery: Any, wait_until: Callable[..., Awaitable[Any]]
+) -> None:
+    batch = await delivery.plan(lines=10, segment_lines=10)
+    (segment,) = await delivery.emitted(batch)
+    changes = {"state": "written", "manifest.output.sha256": "0" * 64}
+    await delivery.mongo.collection("segments").update_one({"_id": segment["_id"]}, {"$set": changes})
+    worker = delivery.worker(owner="second")
+
+    async def reported() -> bool:
+        await worker.step()
+        return "differs" in delivery.reports.seen
+
+    await wait_until(reported, "a difference")
+    (after,) = await delivery.segments(batch)
+    assert (after["state"], after["emitted"]) == ("written", segment["emitted"])
+
+
+async def test_an_archive_that_is_gone_is_reported_and_tried_again(
+    delivery: Any, wait_until: Callable[..., Awaitable[Any]]
+) -> None:
+    batch = await delivery.plan(lines=10, segment_lines=10)
+    blobs = delivery.mongo.collection("blobs")
+    archive = await blobs.find_one({"kind": "archive"})
+    await blobs.delete_one({"_id": archive["_id"]})
+    worker = delivery.worker()
+
+    async def reported() -> bool:
+        await worker.step()
+        return "stuck" in delivery.reports.seen
+
+    await wait_until(reported, "a stuck segment")
+    await blobs.insert_new(archive)
+    await delivery.until(worker, batch, "emitted")
+
+
+async def test_a_line_whose_shard_is_under_way_is_not_written(
+    delivery: Any, wait_until: Callable[..., Awaitable[Any]]
+) -> None:
+    batch = await delivery.plan(lines=10, segment_lines=10)
+    await delivery.mongo.collection("shards").update_one(
+        {"batch_id": batch["_id"]}, {"$set": {"state": "submitted"}}
+    )
+    worker = delivery.worker()
+
+    async def reported() -> bool:
+        await worker.step()
+        return "stuck" in delivery.reports.seen
+
+    await wait_until(reported, "a stuck segment")
+    assert await delivery.in_state(batch, "open")
+
+
+async def test_batches_take_turns_whatever_their_size(delivery: Any) -> None:
+    large = await delivery.plan(lines=40, segment_lines=4)
+    small = [await delivery.plan(lines=4, segment_lines=4) for _ in range(2)]
+    store = SegmentStore(delivery.mongo, "worker", 30.0)
+    claimed, after = [], ""
+    for _ in range(6):
+        claim = await store.claim([SegmentState.OPEN], after)
+        assert claim is not None
+        after = claim.segment["batch_id"]
+        claimed.append((after, claim.segment["no"]))
+
+    assert {batch for batch, _ in claimed[:3]} == {large["_id"], *(batch["_id"] for batch in small)}
+    assert [no for batch, no in claimed if batch == large["_id"]] == [0, 1, 2, 3]
+
+
+async def test_a_claim_walks_the_index_of_what_is_ready(delivery: Any) -> None:
+    await delivery.plan(lines=40, segment_lines=1)
+    raw = delivery.mongo.collection("segments")._raw
+    criteria = {"batch_id": {"$gt": ""}, "ready": True, "state": {"$in": ["open", "written"]}}
+    plan = await raw.find(criteria).sort([("batch_id", 1), ("no", 1)]).explain()
+    stages = json.dumps(plan["queryPlanner"]["winningPlan"], default=str)
+    assert "batch_id_no_state" in stages
+    assert '"SORT"' not in stages
+
+
+async def test_a_fresh_lease_is_respected_and_an_expired_one_is_not(
+    delivery: Any, wait_until: Callable[..., Awaitable[Any]]
+) -> None:
+    await delivery.plan(lines=4, segment_lines=4)
+    store = SegmentStore(delivery.mongo, "worker", 0.3)
+    assert await store.claim([SegmentState.OPEN], "") is not None
+    assert await store.claim([SegmentState.OPEN], "") is None
+    await wait_until(lambda: store.claim([SegmentState.OPEN], ""), "an expired lease")
+
+
+async def test_who_lost_the_lease_changes_nothing(delivery: Any) -> None:
+    batch = await delivery.plan(lines=4, segment_lines=4)
+    store = SegmentStore(delivery.mongo, "zombie", 30.0)
+    claim = await store.claim([SegmentState.OPEN], "")
+    assert claim is not None
+    async with claim.hold() as hold:
+        await delivery.mongo.collection("segments").update_one(
+            {"_id": claim.segment["_id"]}, {"$set": {"lease.token": "somebody else"}}
+        )
+        for write in (hold.written({}, {}, {}), hold.emitted(0, 1, 2), hold.give_back(1, failed=True)):
+            with pytest.raises(LeaseLost):
+                await write
+    assert await delivery.in_state(batch, "open")
+
+
+async def test_segments_are_written_while_the_broker_is_away_and_emitted_once_it_is_back(
+    delivery: Any, wait_until: Callable[..., Awaitable[Any]]
+) -> None:
+    away = Producer(KafkaSettings(bootstrap_servers="127.0.0.1:1", send_timeout=0.3))
+    batch = await delivery.plan(lines=40, segment_lines=4)
+
+    await delivery.until(delivery.worker(producer=away, owner="first"), batch, "written")
+
+    assert await delivery.part(batch, "output")
+    segments = await delivery.until(delivery.worker(owner="second"), batch, "emitted")
+    for segment in segments:
+        await check_events(delivery, batch, segment)
+    await away.close()
+
+
+async def test_a_worker_that_is_stopped_leaves_its_segment_to_the_next_at_once(delivery: Any) -> None:
+    batch = await delivery.plan(lines=4, segment_lines=4)
+    store = SegmentStore(delivery.mongo, "stopped", 60.0)
+    claim = await store.claim([SegmentState.OPEN], "")
+    assert claim is not None
+    reached = asyncio.Event()
+
+    def hit(name: str) -> None:
+        if name == "segment.after_claim":
+            reached.set()
+
+    task = asyncio.create_task(delivery.worker(hit=hit, owner="stopped").carry_out(claim))
+    await reached.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    await delivery.until(delivery.worker(owner="next"), batch, "emitted")
