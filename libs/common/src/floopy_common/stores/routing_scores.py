@@ -1,8 +1,8 @@
 """Standings of models, as a projection that any replay leaves as it is.
 
 Each segment adds one document per model, replaced and never incremented (`score_rollups`); a standing
-(`routing_scores`) is computed anew from the latest of them. Both carry a mark for what is still to be done, so
-that a crash between two steps loses nothing.
+(`routing_scores`) is computed anew from the latest of them. Both carry a mark for what is still to be done,
+so that a crash between two steps loses nothing.
 """
 
 from typing import Any, Final

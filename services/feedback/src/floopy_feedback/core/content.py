@@ -15,7 +15,7 @@ MAX_READ: Final = 8 * 1024 * 1024
 MAX_GAP: Final = 64 * 1024
 """Bytes between two bodies that are read along: a megabyte costs about what another round trip does."""
 
-Body = bytes | memoryview | msgspec.Raw
+Body = bytes | msgspec.Raw
 
 
 class Exchange(NamedTuple):
@@ -142,9 +142,8 @@ async def _read_side(blobs: Blobs, span: _Span, contents: Sequence[Content]) -> 
     if contents[0].continued:
         rest = [await blobs.read_bytes(part.blob, part.offset, part.length) for part in contents[0].continued]
         return [b"".join([data, *rest])]
-    view = memoryview(data)
     starts = [content.offset - span.start for content in contents]
-    return [view[at : at + content.length] for at, content in zip(starts, contents, strict=True)]
+    return [data[at : at + content.length] for at, content in zip(starts, contents, strict=True)]
 
 
 def _inline(content: Content) -> msgspec.Raw:

@@ -6,7 +6,7 @@ from floopy_feedback.core.checks import OK, Check, Checks
 from floopy_feedback.core.exchange import Message, ResponseFormat
 from floopy_feedback.core.json_text import NotJson, decode
 from floopy_feedback.core.schema_cost import SchemaUnusable
-from floopy_feedback.core.schemas import SchemaCache
+from floopy_feedback.core.schemas import LineSchemas
 
 _JSON_TYPES: Final = frozenset({"json_object", "json_schema"})
 _NO_SCHEMA: Final = (b"", b"null")
@@ -18,7 +18,7 @@ def wants_json(response_format: ResponseFormat | None) -> bool:
 
 
 def check_json(
-    response_format: ResponseFormat | None, message: Message, text: str, schemas: SchemaCache
+    response_format: ResponseFormat | None, message: Message, text: str, schemas: LineSchemas
 ) -> Checks:
     """No check at all where no JSON was asked for, or a tool was called or the model refused instead."""
     elsewhere = message.tool_calls or message.function_call or message.refuses()
@@ -32,11 +32,11 @@ def check_json(
         return {"json": OK if isinstance(value, dict) else _NO_OBJECT}
     schema = response_format.json_schema
     raw = bytes(schema.schema) if schema is not None else b""
-    return {"json": OK} if raw in _NO_SCHEMA else _check_schema(raw, value, len(text), schemas)
+    return {"json": OK} if raw in _NO_SCHEMA else _check_schema(raw, value, text, schemas)
 
 
-def _check_schema(raw: bytes, value: Any, size: int, schemas: SchemaCache) -> Checks:
+def _check_schema(raw: bytes, value: Any, text: str, schemas: LineSchemas) -> Checks:
     try:
-        return {"json": OK, "schema": schemas.compiled(raw).fits(value, size)}
+        return {"json": OK, "schema": schemas.check(raw, value, text)}
     except SchemaUnusable as error:
         return {"json": OK, "schema_unusable": Check(False, error.args[0])}

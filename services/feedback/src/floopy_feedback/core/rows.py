@@ -14,8 +14,8 @@ from floopy_feedback.core.score import Score, Scorer
 from floopy_feedback.ports import Blobs, Contexts, Document
 
 SCORED_ENDPOINT: Final = "/v1/chat/completions"
-_BREATH: Final = 100
-"""Lines scored before the loop may do something else: a few milliseconds."""
+_BREATH: Final = 128 * 1024
+"""Bytes of bodies scored before the loop may do something else: a few milliseconds."""
 
 
 class RowMaker:
@@ -37,9 +37,12 @@ class RowMaker:
                 chat.append(line)
             else:
                 rows.append(row)
+        held = 0
         async for exchange in read_exchanges(self._blobs, chat):
             rows.append(self._scored(exchange))
-            if len(rows) % _BREATH == 0:
+            held += _size(exchange)
+            if held > _BREATH:
+                held = 0
                 await asyncio.sleep(0)
         return rows
 
@@ -64,6 +67,11 @@ def _unscored(line: LineCompleted, contexts: Mapping[str, Document]) -> Document
     if line.status is not LineStatus.SUCCEEDED or line.endpoint != SCORED_ENDPOINT:
         return _row(line, ScoreStatus.NOT_APPLICABLE)
     return _error(line, "no_response") if line.response is None else None
+
+
+def _size(exchange: Exchange) -> int:
+    response = exchange.line.response
+    return exchange.line.request.length + (0 if response is None else response.length)
 
 
 def _error(line: LineCompleted, reason: str) -> Document:

@@ -7,9 +7,10 @@ subschema this counts how often one place of an instance may be visited along on
 level.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 MAX_NODES: Final = 4_000
@@ -17,8 +18,11 @@ MAX_NODES: Final = 4_000
 MAX_DEPTH: Final = 64
 _MOST: Final = 1 << 50
 """Where counting stops: too much is too much."""
-PATTERN_COST: Final = 256
-"""One pattern against one place, in visits: the engine takes up to 4 us a character of hostile text."""
+_SETTLES_WITHIN: Final = 16
+"""Levels counted at once; a schema that has not settled by then is counted as deep as its answer."""
+_MOST_COUNTED: Final = 60_000
+"""Subschemas times levels: counting itself takes about a microsecond each."""
+_REPEATS: Final = re.compile(r"\{(\d{1,6})?,?(\d{1,6})?\}")
 
 _SINGLE_IN_PLACE: Final = ("not", "if", "then", "else")
 _LIST_IN_PLACE: Final = ("allOf", "anyOf", "oneOf")
@@ -40,11 +44,18 @@ class SchemaUnusable(Exception):  # noqa: N818 - says what is the case
     """A schema nothing is validated against; `args[0]` is the reason."""
 
 
+class Visits(NamedTuple):
+    """`places`: for every place of an instance; `characters`: for every character, where patterns look."""
+
+    places: int
+    characters: int
+
+
 @dataclass
 class _Node:
     """One subschema: what it costs by itself, and which others it leads to."""
 
-    own: int
+    own: Visits
     again: int
     """How often the in-place subschemas are gone through: `unevaluated*` does it a second time."""
     in_place: list[int] = field(default_factory=list)
@@ -64,32 +75,39 @@ class SchemaCost:
         while len(self._nodes) < len(self._schemas):
             self._nodes.append(self._read(self._schemas[len(self._nodes)]))
         self._order = self._in_place_order()
-        self._levels = [self._visits([0] * len(self._nodes))]
+        nothing = [Visits(0, 0)] * len(self._nodes)
+        self._levels = [self._level(nothing)]
         self.bounded = self._settles()
 
-    def visits(self, depth: int) -> int:
-        """Visits to one place of an instance with `depth` levels of arrays and objects, at most."""
+    def visits(self, depth: int) -> Visits:
+        """What an instance with `depth` levels of arrays and objects takes at most. Raises SchemaUnusable."""
         while len(self._levels) <= depth and not self.bounded:
-            self._levels.append(self._visits(self._levels[-1]))
+            if len(self._levels) * len(self._nodes) > _MOST_COUNTED:
+                raise SchemaUnusable("too large for an answer this deep")
+            self._levels.append(self._level(self._levels[-1]))
         return self._levels[min(depth, len(self._levels) - 1)][0]
 
     def _settles(self) -> bool:
         """Whether the count stops growing with the instance's depth: the schema is not recursive."""
-        for _ in range(MAX_DEPTH):
-            following = self._visits(self._levels[-1])
+        for _ in range(_SETTLES_WITHIN):
+            following = self._level(self._levels[-1])
             if following == self._levels[-1]:
                 return True
             self._levels.append(following)
         return False
 
-    def _visits(self, below: list[int]) -> list[int]:
-        counts = [0] * len(self._nodes)
+    def _level(self, below: list[Visits]) -> list[Visits]:
+        """The visits of every subschema, given those of the next level."""
+        counts = list(below)
         for number in self._order:
             node = self._nodes[number]
-            named = max((below[child] for child in node.below_named), default=0)
-            others = sum(below[child] for child in node.below_any)
-            here = node.again * (sum(counts[child] for child in node.in_place) + named + others)
-            counts[number] = min(node.own + here, _MOST)
+            again = [counts[child] for child in node.in_place] + [below[child] for child in node.below_any]
+            named = [below[child] for child in node.below_named]
+            places, characters = (
+                min(own + node.again * (sum(each) + max(one, default=0)), _MOST)
+                for own, each, one in zip(node.own, _columns(again), _columns(named), strict=True)
+            )
+            counts[number] = Visits(places, characters)
         return counts
 
     def _in_place_order(self) -> list[int]:
@@ -126,7 +144,7 @@ class SchemaCost:
 
     def _read(self, schema: Any) -> _Node:
         if not isinstance(schema, dict):
-            return _Node(1, 1)
+            return _Node(Visits(1, 0), 1)
         if any(word in schema for word in _FORBIDDEN):
             raise SchemaUnusable("dynamic reference")
         if schema is not self._root and any(isinstance(schema.get(word), str) for word in ("$id", "id")):
@@ -158,15 +176,24 @@ def _step(target: Any, key: str) -> Any:
     raise SchemaUnusable("reference to nothing")
 
 
-def _own_cost(schema: dict[str, Any]) -> int:
+def _columns(visits: list[Visits]) -> tuple[list[int], list[int]]:
+    return [one.places for one in visits], [one.characters for one in visits]
+
+
+def _own_cost(schema: dict[str, Any]) -> Visits:
     sizes = (schema.get(word) for word in ("enum", "required", "properties", "type", "dependentRequired"))
     listed = sum(len(size) for size in sizes if isinstance(size, list | dict))
-    patterns = len(schema.get("patternProperties") or ()) if _is_map(schema, "patternProperties") else 0
-    return 1 + listed + PATTERN_COST * (patterns + ("pattern" in schema))
+    named = schema.get("patternProperties")
+    patterns = [schema.get("pattern"), *(named if isinstance(named, dict) else ())]
+    return Visits(1 + listed, sum(_pattern_cost(pattern) for pattern in patterns if isinstance(pattern, str)))
 
 
-def _is_map(schema: dict[str, Any], word: str) -> bool:
-    return isinstance(schema.get(word), dict)
+def _pattern_cost(pattern: str) -> int:
+    """Visits per character: the engine without backtracking may go through its whole automaton for each."""
+    size = len(pattern)
+    for least, most in _REPEATS.findall(pattern):
+        size = min(size * max(int(least or 1), int(most or 1), 1), _MOST)
+    return size // 2 + 1
 
 
 def _in_place(schema: dict[str, Any]) -> Iterator[Any]:

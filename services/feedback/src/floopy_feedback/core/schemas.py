@@ -11,8 +11,8 @@ from floopy_feedback.core.json_text import NotJson, decode, depth_of
 from floopy_feedback.core.schema_cost import MAX_DEPTH, SchemaCost, SchemaUnusable
 
 MAX_SCHEMA_BYTES: Final = 128 * 1024
-MAX_WORK: Final = 50_000_000
-"""Visits one validation may take; measured at about 20 ns each, so a second."""
+MAX_WORK: Final = 10_000_000
+"""Visits that validating one line may take, at about 10 ns each: a tenth of a second."""
 MAX_EXPLAINED: Final = 500_000
 """Above this the broken keyword is not named: its error carries copies of the answer for every branch."""
 MAX_CACHED: Final = 512
@@ -37,18 +37,18 @@ class CompiledSchema:
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
             raise SchemaUnusable("not a schema the validator takes") from error
 
-    def fits(self, value: Any, size: int) -> Check:
-        """Whether `value`, decoded from `size` characters, fits.
+    def work(self, value: Any, text: str) -> int:
+        """Visits that validating `value`, decoded from `text`, takes at most. Raises SchemaUnusable."""
+        visits = self._cost.visits(MAX_DEPTH if self._cost.bounded else depth_of(value))
+        # every value but the first stands behind a comma or an opening bracket
+        places = 1 + text.count(",") + text.count("[") + text.count("{")
+        return visits.places * places + visits.characters * len(text)
 
-        Raises SchemaUnusable when finding out could take too long.
-        """
-        depth = MAX_DEPTH if self._cost.bounded else depth_of(value)
-        work = self._cost.visits(depth) * (size // 2 + 1)
-        if work > MAX_WORK:
-            raise SchemaUnusable("too much work for this answer")
+    def fits(self, value: Any, explain: bool) -> Check:
+        """Whether `value` fits; with `explain` it is said why not."""
         if self._validator.is_valid(value):
             return OK
-        return Check(False, self._broken_keyword(value)) if work <= MAX_EXPLAINED else _DIFFERS
+        return Check(False, self._broken_keyword(value)) if explain else _DIFFERS
 
     def _broken_keyword(self, value: Any) -> str:
         try:
@@ -94,6 +94,26 @@ class SchemaCache:
             dropped, _ = self._entries.popitem(last=False)
             self._bytes -= len(dropped)
         return entry
+
+
+class LineSchemas:
+    """The schemas of one line, with what validating against all of them together may take."""
+
+    def __init__(self, cache: SchemaCache, work: int = MAX_WORK) -> None:
+        self._cache = cache
+        self._left = work
+
+    def check(self, schema: bytes, value: Any, text: str) -> Check:
+        """Whether `value`, decoded from `text`, fits.
+
+        Raises SchemaUnusable when that cannot be found out, or not within what is left.
+        """
+        compiled = self._cache.compiled(schema)
+        work = compiled.work(value, text)
+        if work > self._left:
+            raise SchemaUnusable("too much work for this answer")
+        self._left -= work
+        return compiled.fits(value, explain=work <= MAX_EXPLAINED)
 
 
 def _read(raw: bytes) -> Any:

@@ -11,7 +11,7 @@ from floopy_feedback.core.finish import check_finish
 from floopy_feedback.core.json_output import check_json, wants_json
 from floopy_feedback.core.refusal import check_refusal
 from floopy_feedback.core.repetition import check_repetition
-from floopy_feedback.core.schemas import SchemaCache
+from floopy_feedback.core.schemas import LineSchemas, SchemaCache
 from floopy_feedback.core.tools import check_tools
 
 
@@ -32,20 +32,23 @@ class Scorer:
     def score(self, request_body: bytes | msgspec.Raw, response_body: bytes | msgspec.Raw) -> Score:
         """Raises Unreadable when a body is not what its endpoint sends."""
         request = read_request(request_body)
-        scores = [self._score_choice(request, choice) for choice in read_response(response_body).choices]
+        schemas = LineSchemas(self._schemas)
+        choices = read_response(response_body).choices
+        scores = [_score_choice(request, choice, schemas) for choice in choices]
         return min(scores, key=lambda score: score.quality)
 
-    def _score_choice(self, request: Request, choice: Choice) -> Score:
-        message = choice.message
-        text = message.text()
-        checks: dict[str, Check] = {
-            "finish": check_finish(choice.finish_reason),
-            "answer": check_answer(message, text),
-            "refusal": check_refusal(message, text),
-        }
-        if wants_json(request.response_format):
-            checks.update(check_json(request.response_format, message, text, self._schemas))
-        elif text:
-            checks["repetition"] = check_repetition(text)
-        checks.update(check_tools(request, message, self._schemas))
-        return Score(quality(checks), checks)
+
+def _score_choice(request: Request, choice: Choice, schemas: LineSchemas) -> Score:
+    message = choice.message
+    text = message.text()
+    checks: dict[str, Check] = {
+        "finish": check_finish(choice.finish_reason),
+        "answer": check_answer(message, text),
+        "refusal": check_refusal(message, text),
+    }
+    if wants_json(request.response_format):
+        checks.update(check_json(request.response_format, message, text, schemas))
+    elif text:
+        checks["repetition"] = check_repetition(text)
+    checks.update(check_tools(request, message, schemas))
+    return Score(quality(checks), checks)

@@ -10,7 +10,7 @@ _Key = tuple[str, str, str]
 
 
 class StandingKeeper:
-    """One step computes every standing that has news, however many segments brought them, and publishes it."""
+    """One step renews every standing that has news, however many segments brought them, and publishes it."""
 
     def __init__(self, *, standings: Standings, sender: Sender, now: Callable[[], datetime]) -> None:
         self._standings = standings
@@ -18,7 +18,7 @@ class StandingKeeper:
         self._now = now
 
     async def step(self) -> bool:
-        """True when there was anything to do."""
+        """Always False: what comes meanwhile waits for the loop's interval, so that news coalesces."""
         pending: dict[_Key, list[Document]] = {}
         for rollup in await self._standings.pending():
             key = (rollup["org_id"], rollup["provider"], rollup["model"])
@@ -27,13 +27,12 @@ class StandingKeeper:
             if await self._renew(key):
                 for rollup in rollups:
                     await self._standings.settle(rollup)
-        unpublished = await self._standings.unpublished()
-        for score in unpublished:
+        for score in await self._standings.unpublished():
             await self._publish(score)
-        return bool(pending or unpublished)
+        return False
 
     async def _renew(self, key: _Key) -> bool:
-        """Whether the stored standing contains what is pending now; False when another writer came between."""
+        """Whether the stored standing contains what is pending; False when another writer came between."""
         # read before the rollups: then a standing that is still the same afterwards has missed none of them
         before = await self._standings.standing(*key)
         after = standing_of(key, await self._standings.latest(*key), before, self._now())

@@ -10,7 +10,7 @@ from floopy_feedback.core.checks import OK, Check, Checks
 from floopy_feedback.core.exchange import FunctionCall, Message, Request, ToolChoice
 from floopy_feedback.core.json_text import NotJson, decode
 from floopy_feedback.core.schema_cost import SchemaUnusable
-from floopy_feedback.core.schemas import SchemaCache
+from floopy_feedback.core.schemas import LineSchemas
 
 _UNKNOWN: Final = Check(False, "not a tool of the request")
 _NO_OBJECT: Final = Check(False, "arguments are not an object")
@@ -27,7 +27,7 @@ class _Call:
     arguments: str | None
 
 
-def check_tools(request: Request, message: Message, schemas: SchemaCache) -> Checks:
+def check_tools(request: Request, message: Message, schemas: LineSchemas) -> Checks:
     """`tool_name` and `tool_arguments` where a tool was called, `tool_choice` where one was forced."""
     if not (message.tool_calls or message.function_call or request.tools or request.functions):
         return {}
@@ -72,7 +72,7 @@ def _tools(request: Request) -> Mapping[str, msgspec.Raw | None]:
 
 
 def _check_arguments(
-    calls: list[_Call], tools: Mapping[str, msgspec.Raw | None], schemas: SchemaCache
+    calls: list[_Call], tools: Mapping[str, msgspec.Raw | None], schemas: LineSchemas
 ) -> Checks:
     """Every call's arguments parse and fit; the first that do not give the detail."""
     unusable: str | None = None
@@ -93,7 +93,7 @@ def _check_arguments(
     return checks
 
 
-def _check_call(arguments: str, schema: msgspec.Raw | None, schemas: SchemaCache) -> Check:
+def _check_call(arguments: str, schema: msgspec.Raw | None, schemas: LineSchemas) -> Check:
     try:
         value = decode(arguments)
     except NotJson as error:
@@ -103,7 +103,7 @@ def _check_call(arguments: str, schema: msgspec.Raw | None, schemas: SchemaCache
     raw = bytes(schema) if schema is not None else b""
     if not raw or raw == b"null":
         return OK
-    return schemas.compiled(raw).fits(value, len(arguments))
+    return schemas.check(raw, value, arguments)
 
 
 def _check_choice(request: Request, message: Message, calls: list[_Call]) -> Check | None:

@@ -1,0 +1,1 @@
+"""Heuristics over answers, and the rows and standings they give."""

@@ -1,0 +1,49 @@
+"""Takes deliveries of line events: rows, then events of what is stored, then receipts."""
+
+from collections.abc import Sequence
+
+from floopy_common.chassis.consumer import LineRecord
+from floopy_common.events.scores import LINE_SCORED, scored_event
+from floopy_common.stores.confirming import PARKED, Confirming, SegmentRun, Wanted, runs_of
+from floopy_feedback.core.rows import RowMaker
+from floopy_feedback.metrics import count_rows
+from floopy_feedback.ports import Document, Hit, Rows, Sender
+
+
+class LineScorer:
+    """Every step may be repeated; the offsets are committed after the last."""
+
+    def __init__(
+        self, *, confirming: Confirming, make: RowMaker, stored: Rows, sender: Sender, hit: Hit
+    ) -> None:
+        self._confirming = confirming
+        self._make = make
+        self._stored = stored
+        self._sender = sender
+        self._hit = hit
+
+    async def take(self, records: Sequence[LineRecord]) -> None:
+        """Return once every line has its row and its event, and every complete segment its receipt."""
+        runs = runs_of(records)
+        wanted = await self._confirming.wanted(runs)
+        await self._confirming.store(await self._rows(wanted))
+        await self._publish(runs)
+        self._hit("feedback.after_scored_events")
+        await self._confirming.confirm(runs)
+
+    async def _rows(self, wanted: Sequence[Wanted]) -> list[tuple[Wanted, Document]]:
+        by_line = {one.record.line.line_id: one for one in wanted}
+        rows = await self._make.rows([one.record.line for one in wanted])
+        count_rows(rows)
+        return [(by_line[row["_id"]], row) for row in rows]
+
+    async def _publish(self, runs: Sequence[SegmentRun]) -> None:
+        """An event for each delivered line as its row says, on the partition the line came from."""
+        events: dict[int, list[tuple[bytes, bytes]]] = {}
+        for run in runs:
+            for row in await self._stored.rows(run.records):
+                if row["status"] != PARKED:
+                    partition = run.records[row["_id"]].record.partition
+                    events.setdefault(partition, []).append((row["_id"].encode(), scored_event(row)))
+        for partition, records in events.items():
+            await self._sender.send_batch(LINE_SCORED, partition, records)
