@@ -1,0 +1,1 @@
+"""What the suites of the sinks share: segments of line events, and a sink under test."""
