@@ -70,6 +70,8 @@ COLLECTIONS: dict[str, CollectionSpec] = {
                     "org_id", "idempotency_key", unique=True, where={"idempotency_key": {"$type": "string"}}
                 ),
                 _index("api_key_id", "request_hash", "-created_at"),
+                _index("org_id", "created_at", where={"status": "validating"}),
+                _index("planning.month", where={"planning.month": {"$exists": True}}),
                 _PENDING_OUTBOX,
             ),
         ),

@@ -1,14 +1,17 @@
 """What the submitter needs of the outside, as small as it needs it."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import Any, Protocol
 
+from floopy_common.domain.money import Rates
 from floopy_common.domain.shard import WaitReason
 
 Document = dict[str, Any]
 """A stored document; collections.py says what each holds."""
 
+Now = Callable[[], datetime]
 Hit = Callable[[str], None]
 """Passes a named step at which a test may kill the process."""
 
@@ -139,3 +142,80 @@ class Report(Protocol):
 
 Changed = Callable[[str], Awaitable[None]]
 """Says that something moved in the batch of this id."""
+
+
+# Planning
+
+
+class PlanHold(Protocol):
+    """One batch, planned by this worker alone; `batch` is as it was claimed."""
+
+    @property
+    def batch(self) -> Document: ...
+
+    @property
+    def plan_id(self) -> str: ...
+
+    @property
+    def month(self) -> str: ...
+
+    async def reserve(self, lines: int) -> bool: ...
+
+    async def insert_segments(self, segments: Sequence[Document]) -> None: ...
+
+    async def insert_shards(self, shards: Sequence[Document]) -> None: ...
+
+    async def planned(self, fields: Mapping[str, Any], now: datetime) -> bool: ...
+
+    async def refused(self, fields: Mapping[str, Any], now: datetime) -> bool: ...
+
+
+class PlanClaim(Protocol):
+    """A batch taken for planning."""
+
+    @property
+    def batch(self) -> Document: ...
+
+    @property
+    def plan_id(self) -> str: ...
+
+    @property
+    def tries(self) -> int: ...
+
+    @property
+    def is_first(self) -> bool: ...
+
+    def hold(self) -> AbstractAsyncContextManager[PlanHold]: ...
+
+
+class PlanStore(Protocol):
+    async def claim(self, after: str, now: datetime) -> PlanClaim | None: ...
+
+    async def abandon(self, batch_id: str, plan_id: str) -> None: ...
+
+    async def tidy(self, batch_id: str) -> None: ...
+
+    async def tidy_next(self) -> bool: ...
+
+
+class PublishedBlob(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+class IndexWriter(Protocol):
+    @property
+    def blob(self) -> PublishedBlob: ...
+
+    async def write(self, data: bytes) -> None: ...
+
+
+class IndexBlobs(Protocol):
+    def writer(self, kind: str, pins: Iterable[str]) -> AbstractAsyncContextManager[IndexWriter]: ...
+
+
+class PriceList(Protocol):
+    @property
+    def version(self) -> str: ...
+
+    def batch_rates(self, provider: str, model: str, at: datetime) -> Rates: ...

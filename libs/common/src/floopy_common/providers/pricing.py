@@ -1,0 +1,101 @@
+"""Prices of batch traffic: looked up once per model in the price table that comes with genai-prices.
+
+The table is the installed package's; nothing is ever fetched. A rate's `flag` says how good it is:
+
+    (none)               the provider's published batch price
+    batch_half_of_list   half of the list price, as both providers promise: the table has no batch price
+    tiered               the price below the first threshold; a line with more input tokens costs more
+    batch_half_of_list,tiered   both
+    pricing_missing      no price is known; the rates are null
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from importlib.metadata import version
+
+from genai_prices.data import providers
+from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
+
+from floopy_common.domain.money import Rates, nano_per_mtok
+
+HALF = "batch_half_of_list"
+TIERED = "tiered"
+MISSING = "pricing_missing"
+
+_PACKAGE = "genai-prices"
+_BATCH = {"processing": "batch"}
+_HALF_PRICE = frozenset({"openai", "anthropic"})
+"""Who promises batches at half of the list price."""
+_CACHED_AT_LIST = frozenset({"openai"})
+"""Whose batches pay cached input at the list price, unless half of the price of fresh input is less."""
+_HALF_OF = Decimal("0.5")
+
+
+class PriceTable:
+    """Rates by provider and model, as of a moment: tables say when a price began."""
+
+    def __init__(self) -> None:
+        self._providers = {provider.id: provider for provider in providers}
+
+    @property
+    def version(self) -> str:
+        """Names the table, so that a cost can be worked out again."""
+        return price_version()
+
+    def batch_rates(self, provider: str, model: str, at: datetime) -> Rates:
+        """What a batch line costs; null rates with a flag where that is not known."""
+        known = self._providers.get(provider)
+        found = None if known is None else known.find_model(model)
+        if found is None:
+            return Rates(None, None, None, MISSING)
+        if _has_batch_price(found, at):
+            return _to_rates(found.get_prices(at, _BATCH), None)
+        if provider not in _HALF_PRICE:
+            return Rates(None, None, None, MISSING)
+        return _halved(_to_rates(found.get_prices(at), HALF), cached_at_list=provider in _CACHED_AT_LIST)
+
+
+def price_version() -> str:
+    """The installed price table."""
+    return f"{_PACKAGE}-{version(_PACKAGE)}"
+
+
+def _has_batch_price(model: ModelInfo, at: datetime) -> bool:
+    return any(
+        _matches(variant.when) and (variant.constraint is None or variant.constraint.active(at))
+        for variant in model.price_variants or ()
+    )
+
+
+def _matches(when: Mapping[str, str]) -> bool:
+    return all(_BATCH.get(key) == value for key, value in when.items())
+
+
+def _to_rates(prices: ModelPrice, flag: str | None) -> Rates:
+    """Nano-USD of one model; a model that has no price for input is one whose price is not known."""
+    fresh, cached, output = prices.input_mtok, prices.cache_read_mtok, prices.output_mtok
+    if fresh is None:
+        return Rates(None, None, None, MISSING)
+    tiered = any(isinstance(price, TieredPrices) for price in (fresh, cached, output))
+    flags = ",".join(part for part in (flag, TIERED if tiered else None) if part)
+    return Rates(_nano(fresh), _nano(cached), _nano(output), flags or None)
+
+
+def _nano(price: Decimal | TieredPrices | None) -> int | None:
+    base = price.base if isinstance(price, TieredPrices) else price
+    return None if base is None else nano_per_mtok(base)
+
+
+def _halved(rates: Rates, *, cached_at_list: bool) -> Rates:
+    half_input = _half(rates.input_nano)
+    cached = rates.cached_nano
+    if not cached_at_list:
+        cached = _half(cached)
+    elif cached is not None and half_input is not None:
+        cached = min(cached, half_input)
+    return Rates(half_input, cached, _half(rates.output_nano), rates.flag)
+
+
+def _half(nano: int | None) -> int | None:
+    return None if nano is None else int((nano * _HALF_OF).to_integral_value())

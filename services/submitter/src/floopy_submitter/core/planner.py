@@ -1,0 +1,208 @@
+"""Planning: a batch that is `validating` becomes segments and shards, or fails saying what is wrong with it.
+
+    Planner(
+        store=PlanningStore(mongo, runtime.owner, settings.lease.ttl),
+        blobs=BlobStore(mongo),
+        files=FileReader(blobs),
+        prices=pricing.PRICES,
+        segment=SegmentLimits(settings.segment.max_lines, settings.segment.max_bytes),
+        shard=ShardLimits(settings.shard.max_lines, settings.shard.max_bytes),
+        planned=wake,          # called after a batch got its plan: there are shards to submit
+        refused=wake,          # called after a batch failed: an event waits in its outbox
+        now=clock.now,
+        hit=failpoints.hit,    # PLANNING_STEPS are the names to declare
+    )
+
+`step` is for a Loop that `batch.created` wakes; several loops may run it at once, which is how a small batch
+does not wait for a large one. Everything is decided by the batch's lease and one conditional write at the
+end, so a crash at any moment leaves the batch to the next claim, which starts over with a plan id of its own.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+
+from floopy_common.domain.errors import BlobCorrupt, BlobMissing, LeaseLost
+from floopy_submitter.core import faults
+from floopy_submitter.core.cutting import SegmentLimits, ShardLimits
+from floopy_submitter.core.faults import Fault
+from floopy_submitter.core.plan import (
+    plan_document,
+    planned_fields,
+    refused_fields,
+    segment_document,
+    shard_document,
+)
+from floopy_submitter.core.scan import InputScan
+from floopy_submitter.ports import (
+    Document,
+    Hit,
+    IndexBlobs,
+    IndexWriter,
+    InputReader,
+    Now,
+    PlanHold,
+    PlanStore,
+    PriceList,
+)
+
+_log = logging.getLogger(__name__)
+
+PLANNING_STEPS = {
+    "plan.after_claim": "a batch was claimed for planning, nothing is read yet",
+    "plan.after_reserve": "the input is good and its lines are reserved, the index is not published",
+    "plan.after_index": "the line index is published, no segment is stored",
+    "plan.after_segments": "every segment is stored, no shard",
+    "plan.after_shards": "every shard is stored, the batch is still `validating`",
+    "plan.after_plan": "the batch is in progress with its plan, nobody is told",
+    "plan.after_refuse": "the batch has failed, its event waits in the outbox",
+}
+MAX_TRIES = 5
+"""Claims after which a batch fails: its planning has killed, or outlived, that many workers."""
+
+_PURPOSE = "batch"
+
+
+class _Refused(Exception):  # noqa: N818 - a way out of the input, not an error of the program
+    def __init__(self, refusal: Sequence[Fault]) -> None:
+        self.refusal = refusal
+
+
+class Planner:
+    """Plans one batch a step; see the module for how to make one."""
+
+    def __init__(
+        self,
+        *,
+        store: PlanStore,
+        blobs: IndexBlobs,
+        files: InputReader,
+        prices: PriceList,
+        segment: SegmentLimits,
+        shard: ShardLimits,
+        planned: Callable[[], None],
+        refused: Callable[[], None],
+        now: Now,
+        hit: Hit,
+    ) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._files = files
+        self._prices = prices
+        self._segment = segment
+        self._shard = shard.within_provider()
+        self._planned = planned
+        self._refused = refused
+        self._now = now
+        self._hit = hit
+        self._last_org = ""
+
+    async def step(self) -> bool:
+        """Plan or refuse one batch, else tidy up behind a planner that died; True when there was one."""
+        claim = await self._store.claim(self._last_org, self._now())
+        if claim is None:
+            return await self._store.tidy_next()
+        self._last_org = claim.batch["org_id"]
+        try:
+            async with claim.hold() as hold:
+                won = await self._decide(hold, claim.tries)
+        except LeaseLost:
+            won = False
+        if not won:
+            _log.info("a plan was dropped", extra={"event": "plan_dropped", "batch_id": claim.batch["_id"]})
+            await self._store.abandon(claim.batch["_id"], claim.plan_id)
+        elif not claim.is_first:
+            await self._store.tidy(claim.batch["_id"])
+        return True
+
+    async def _decide(self, hold: PlanHold, tries: int) -> bool:
+        """False when the batch is not ours to decide any more."""
+        self._hit("plan.after_claim")
+        try:
+            return await self._plan(hold, tries)
+        except _Refused as refused:
+            return await self._refuse(hold, refused.refusal)
+
+    async def _plan(self, hold: PlanHold, tries: int) -> bool:
+        _check_batch(hold.batch, tries)
+        scan = InputScan(hold.batch["endpoint"], self._segment, self._shard)
+        async with self._blobs.writer(kind="index", pins=[hold.batch["_id"]]) as writer:
+            await self._read(hold.batch, scan, writer)
+            if not await hold.reserve(scan.lines):
+                cap = hold.batch["context"]["monthly_line_cap"]
+                raise _Refused([faults.over_cap(scan.lines, cap)])
+            self._hit("plan.after_reserve")
+        self._hit("plan.after_index")
+        return await self._store_plan(hold, scan, writer.blob.id)
+
+    async def _read(self, batch: Document, scan: InputScan, writer: IndexWriter) -> None:
+        """One pass over the input; _Refused when it cannot run."""
+        try:
+            async with aclosing(self._files.read_ranges(batch["input"]["ranges"])) as pieces:
+                async for piece in pieces:
+                    await writer.write(scan.feed(piece))
+                    if scan.is_hopeless:
+                        break
+                    # pieces that were read ahead come without a wait: let the lease have its heartbeat
+                    await asyncio.sleep(0)
+        except BlobMissing:
+            raise _Refused([faults.unknown_file(batch["input_file_id"], batch["org_id"])]) from None
+        except BlobCorrupt:
+            raise _Refused([faults.damaged_file(batch["input_file_id"])]) from None
+        await writer.write(scan.finish())
+        if scan.faults:
+            raise _Refused(scan.faults)
+
+    async def _store_plan(self, hold: PlanHold, scan: InputScan, index_blob: str) -> bool:
+        batch, plan_id, now = hold.batch, hold.plan_id, self._now()
+        segments, shards = scan.cut()
+        await hold.insert_segments([segment_document(batch, plan_id, cut, now) for cut in segments])
+        self._hit("plan.after_segments")
+        await hold.insert_shards(
+            [
+                shard_document(batch, plan_id, no, cut, scan.models[cut.group], now)
+                for no, cut in enumerate(shards)
+            ]
+        )
+        self._hit("plan.after_shards")
+        plan = plan_document(
+            batch,
+            plan_id=plan_id,
+            models=scan.models,
+            lines=scan.lines,
+            segments=len(segments),
+            shards=len(shards),
+            index_blob=index_blob,
+            prices=self._prices,
+            month=hold.month,
+            now=now,
+        )
+        if not await hold.planned(planned_fields(plan, now), now):
+            return False
+        self._hit("plan.after_plan")
+        size = {"lines": scan.lines, "shards": len(shards)}
+        _log.info("planned", extra={"event": "planned", "batch_id": batch["_id"], **size})
+        self._planned()
+        return True
+
+    async def _refuse(self, hold: PlanHold, refusal: Sequence[Fault]) -> bool:
+        if not await hold.refused(refused_fields(refusal), self._now()):
+            return False
+        self._hit("plan.after_refuse")
+        _log.info(
+            "refused",
+            extra={"event": "plan_refused", "batch_id": hold.batch["_id"], "code": refusal[0].code},
+        )
+        self._refused()
+        return True
+
+
+def _check_batch(batch: Document, tries: int) -> None:
+    """_Refused when there is nothing to read, or reading it again would only do more harm."""
+    if tries > MAX_TRIES:
+        raise _Refused([faults.gave_up(tries - 1)])
+    if batch["input"] is None:
+        raise _Refused([faults.unknown_file(batch["input_file_id"], batch["org_id"])])
+    if batch["input"]["purpose"] != _PURPOSE:
+        raise _Refused([faults.wrong_purpose(batch["input_file_id"], batch["input"]["purpose"])])
