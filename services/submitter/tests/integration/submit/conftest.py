@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+import openai
 import pytest
 from pydantic import SecretStr
 
@@ -21,10 +23,13 @@ from floopy_common.chassis.mongo import Mongo
 from floopy_common.chassis.secrets import Keyring
 from floopy_common.domain.ids import new_batch_id, new_plan_id, segment_id, shard_id
 from floopy_common.domain.index import pack_input
+from floopy_common.domain.shard import ShardEnd
 from floopy_common.providers.openai.request import upstream_length
 from floopy_common.settings import Settings
 from floopy_common.stores.accounts import AccountStore
 from floopy_common.stores.blobs import BlobStore
+from floopy_common.stores.orphans import OrphanStore
+from floopy_common.stores.polling import EndingStore, PollStore
 
 SECRET = "a secret for tests that nobody needs to guess"
 CHAT = "/v1/chat/completions"
@@ -69,6 +74,8 @@ class World:
         self.blobs = BlobStore(mongo)
         self.org_id = f"org_{uuid.uuid4().hex[:16]}"
         self.keyring = Keyring(SecretStr(SECRET))
+
+    eventually = staticmethod(eventually)
 
     async def account(self, key: str | None = None) -> str:
         key = key or f"sk-{uuid.uuid4().hex}"
@@ -178,6 +185,46 @@ class World:
     async def holding(self, fault: str) -> bool:
         """Whether a scripted hold keeps a call."""
         return bool((await self.simulator.fault_state(fault))["waiting"])
+
+    async def hits(self, fault: str, count: int) -> bool:
+        """Whether a scripted fault has met so many calls."""
+        return int((await self.simulator.fault_state(fault))["hits"]) >= count
+
+    async def repair(self, fault: str) -> None:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.delete(f"{self.simulator.url}/_sim/faults/{fault}") as answer,
+        ):
+            assert answer.status < 300
+
+    async def create_upstream(self, key: str, input_file_id: str) -> str:
+        """A provider batch of the same input by somebody else's hand."""
+        async with openai.AsyncOpenAI(
+            api_key=key, base_url=self.simulator.openai_base_url, max_retries=0
+        ) as sdk:
+            created = await sdk.batches.create(
+                input_file_id=input_file_id, endpoint=CHAT, completion_window="24h"
+            )
+        return created.id
+
+    async def settled_orphans(self) -> list[dict[str, Any]]:
+        return [orphan for orphan in await self.orphans() if orphan["settled"]]
+
+    async def note_orphan(self, shard: dict[str, Any], provider_batch_id: str) -> None:
+        await OrphanStore(self.mongo).insert(shard, "att_test", provider_batch_id, "late")
+
+    async def end_overdue(self, shard: dict[str, Any]) -> None:
+        """As the reconciler ends what has not ended in its time of grace."""
+        await EndingStore(self.mongo).end_overdue(shard["batch_id"], shard["plan_id"], ShardEnd.CANCELLED)
+
+    async def detach(self, shard: dict[str, Any]) -> None:
+        """As the reconciler does when every result of a provider batch is somebody else's."""
+        async with PollStore(self.mongo, "test", 5).hold(shard) as hold:
+            assert hold is not None
+            await hold.detach()
+
+    async def swept(self, batch_id: str) -> bool:
+        return all("sweep" in shard and shard["sweep"] is None for shard in await self.shards(batch_id))
 
     async def sent_events(self, batch_id: str) -> bool:
         """Whether nothing of the batch waits in an outbox any more."""

@@ -1,0 +1,111 @@
+"""The real process dies by SIGKILL at every named step; its successor leaves one kept batch a shard."""
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+import floopy_submitter.main  # noqa: F401 - declares the failpoints
+from floopy_common.chassis.failpoints import FAILPOINTS
+
+LOST_ANSWER = {"kind": "drop", "when": "after"}
+NEVER_ARRIVED = {"kind": "drop", "when": "before"}
+LIMITED = {"kind": "status", "status": 429}
+REFUSED = {"kind": "status", "status": 400}
+
+
+@dataclass(frozen=True)
+class Story:
+    """What must happen at the provider for the step to be reached, and how it ends."""
+
+    fault: dict[str, Any] | None = None
+    list_lag: float = 0
+    end: str = "submitted"
+    orphans: int = 0
+
+
+PLAIN = Story()
+LOST = Story(LOST_ANSWER)
+LATE = Story(LOST_ANSWER, list_lag=6, orphans=1)
+
+STORIES = {
+    "submit.after_claim": PLAIN,
+    "submit.after_intent": PLAIN,
+    "submit.after_upload": PLAIN,
+    "submit.after_prepared": PLAIN,
+    "submit.after_fence": PLAIN,
+    "submit.after_create": PLAIN,
+    "submit.after_record": PLAIN,
+    "submit.after_unknown": LOST,
+    "submit.after_wait": Story(LIMITED),
+    "submit.after_refuse": Story(REFUSED, end="refused"),
+    "recovery.after_claim": LOST,
+    "recovery.after_adopt": LOST,
+    "recovery.after_abandon": Story(NEVER_ARRIVED),
+    "orphan.after_note": LATE,
+    "orphan.after_cancel": LATE,
+}
+PLANNING = {name for name in FAILPOINTS if name.startswith("plan.")}
+
+
+def test_every_failpoint_has_a_story() -> None:
+    assert STORIES.keys() | PLANNING == FAILPOINTS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(STORIES))
+async def test_a_kill_at_any_step_of_submitting_leaves_one_kept_batch(
+    world: Any, new_process: Callable[[], Any], make_lines: Any, quiet: None, simulator: Any, name: str
+) -> None:
+    story = STORIES[name]
+    await simulator.configure(list_lag=story.list_lag)
+    if story.fault is not None:
+        await simulator.fault("batches.create", story.fault)
+    batch_id = await world.plan(make_lines(5), await world.account())
+
+    await _die_and_restart(new_process, name)
+
+    await world.in_state(batch_id, story.end)
+    await world.eventually(lambda: _orphans_settled(world, story.orphans), "orphans cancelled")
+    await world.eventually(lambda: world.sent_events(batch_id), "events sent")
+    if story.end == "submitted":
+        await world.assert_one_kept_for_each(batch_id)
+    else:
+        assert await world.kept() == []
+        assert len(await simulator.calls("batches.create")) == 1
+
+
+@pytest.mark.parametrize("name", sorted(PLANNING))
+async def test_a_kill_at_any_step_of_planning_leaves_one_plan_and_one_kept_batch_a_shard(
+    world: Any, new_process: Callable[[], Any], make_lines: Any, quiet: None, name: str
+) -> None:
+    batch_id = await world.create(make_lines(25), await world.account())
+
+    await _die_and_restart(new_process, name, FLOOPY_SHARD__MAX_LINES="10")
+
+    async def planned() -> bool:
+        return bool((await world.batch(batch_id))["plan"])
+
+    await world.eventually(planned, "a plan")
+    plan_id = (await world.batch(batch_id))["plan"]["plan_id"]
+    await world.eventually(lambda: _all_submitted(world, batch_id, plan_id, 3), "three shards submitted")
+    assert len(await world.kept()) == 3
+    assert all(shard["plan_id"] == plan_id for shard in await world.shards(batch_id) if shard["attempts"])
+
+
+async def _die_and_restart(new_process: Callable[[], Any], name: str, **settings: str) -> None:
+    process = new_process()
+    await process.start(FLOOPY_FAIL_AT=name, **settings)
+    assert await process.died() == -signal.SIGKILL, process.log.read_text()[-3000:]
+    await process.start(**settings)
+
+
+async def _orphans_settled(world: Any, count: int) -> bool:
+    orphans = await world.orphans()
+    return len(orphans) == count and all(orphan["settled"] for orphan in orphans)
+
+
+async def _all_submitted(world: Any, batch_id: str, plan_id: str, count: int) -> bool:
+    mine = [shard for shard in await world.shards(batch_id) if shard["plan_id"] == plan_id]
+    return [shard["state"] for shard in mine] == ["submitted"] * count
