@@ -11,6 +11,8 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from floopy_common.chassis.mongo import Collection
+from floopy_common.stores.batches import BatchStore
 from floopy_common.stores.caps import CapStore, month_of
 
 LINE = b'{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{}}\n'
@@ -269,6 +271,29 @@ async def test_one_organisations_key_means_nothing_to_another(
         second = await create(other, metadata={"a": "b"}, extra_headers=key)
 
     assert second.id != first.id
+
+
+async def test_looking_a_key_up_reads_no_other_batch(
+    service: Any, client: AsyncOpenAI, alice: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"_id": f"b{n}", "org_id": alice.org_id, "created_at": datetime.now(UTC)} for n in range(500)]
+    batches = service.mongo.collection("batches")
+    await batches.insert_many(rows)
+    await create(client, extra_headers={"Idempotency-Key": "key-1"})
+    filters: list[Any] = []
+    original = Collection.find_one
+
+    async def find_one(found: Collection, filter: Any, *args: Any, **options: Any) -> Any:
+        filters.append(filter)
+        return await original(found, filter, *args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Collection, "find_one", find_one)
+        await BatchStore(service.mongo).find_by_idempotency_key(alice.org_id, "key-1")
+
+    explained = await batches._raw.find(filters[0]).explain()
+    assert explained["executionStats"]["nReturned"] == 1
+    assert explained["executionStats"]["totalDocsExamined"] == 1
 
 
 def repeat(count: int) -> dict[str, dict[str, str]]:

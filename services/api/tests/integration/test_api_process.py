@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -145,24 +145,24 @@ async def test_an_upload_under_way_is_finished_when_the_process_is_told_to_stop(
         + b"x" * 3_000_000
         + b"\r\n--b--\r\n"
     )
+    head = (
+        f"POST /v1/files HTTP/1.1\r\nHost: {LOOPBACK}\r\nAuthorization: Bearer {alice.api_key}\r\n"
+        f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+
+    async def has_begun() -> bool:
+        return bool(await service.count("blob_chunks"))
+
     async with running(settings) as process:
         reader, writer = await asyncio.open_connection(LOOPBACK, int(settings["FLOOPY_API__PORT"]))
-        head = (
-            f"POST /v1/files HTTP/1.1\r\nHost: {LOOPBACK}\r\nAuthorization: Bearer {alice.api_key}\r\n"
-            f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        writer.write(head.encode() + body[:2_900_000])
+        with closing(writer):
+            writer.write(head.encode() + body[:2_900_000])
+            await service.eventually(has_begun)
+            process.child.send_signal(signal.SIGTERM)
+            await service.eventually(lambda: _refuses_connections(settings))
+            writer.write(body[2_900_000:])
 
-        async def has_begun() -> bool:
-            return bool(await service.count("blob_chunks"))
-
-        await service.eventually(has_begun)
-        process.child.send_signal(signal.SIGTERM)
-        await service.eventually(lambda: _refuses_connections(settings))
-        writer.write(body[2_900_000:])
-
-        assert (await asyncio.wait_for(reader.readline(), 20)).startswith(b"HTTP/1.1 200 ")
-        writer.close()
+            assert (await asyncio.wait_for(reader.readline(), 20)).startswith(b"HTTP/1.1 200 ")
         assert await process.stopped() == 0
     assert await service.count("files") == 1
 

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import io
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -131,7 +132,10 @@ async def test_a_larger_file_is_refused_by_its_bytes(service: Any, http: aiohttp
     await service.stores_nothing()
 
 
-async def _raw(service: Any, alice: Any, *lines: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+@asynccontextmanager
+async def raw(
+    service: Any, alice: Any, *lines: str
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection on which the head of an upload was sent."""
     host, port = service.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -143,58 +147,57 @@ async def _raw(service: Any, alice: Any, *lines: str) -> tuple[asyncio.StreamRea
         *lines,
     ]
     writer.write(("\r\n".join(head) + "\r\n\r\n").encode())
-    await writer.drain()
-    return reader, writer
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def status_of(reader: asyncio.StreamReader) -> int:
+    line = await asyncio.wait_for(reader.readline(), 10)
+    return int(line.split()[1])
 
 
 async def test_a_larger_file_is_refused_by_its_announced_length_alone(service: Any, alice: Any) -> None:
-    reader, writer = await _raw(service, alice, "Content-Length: 201000000", "Expect: 100-continue")
-
-    status = await asyncio.wait_for(reader.readline(), 5)
-
-    assert status.startswith(b"HTTP/1.1 413 ")
-    writer.close()
+    async with raw(service, alice, "Content-Length: 201000000", "Expect: 100-continue") as (reader, _):
+        assert await status_of(reader) == 413
 
 
 async def test_a_client_that_waits_to_be_asked_is_asked(service: Any, alice: Any) -> None:
     body = PURPOSE + FILE + END
-    reader, writer = await _raw(service, alice, f"Content-Length: {len(body)}", "Expect: 100-continue")
-
-    assert await asyncio.wait_for(reader.readline(), 5) == b"HTTP/1.1 100 Continue\r\n"
-    assert await reader.readline() == b"\r\n"
-    writer.write(body)
-    assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 200 ")
-    writer.close()
+    length = f"Content-Length: {len(body)}"
+    async with raw(service, alice, length, "Expect: 100-continue") as (reader, writer):
+        assert await status_of(reader) == 100
+        assert await reader.readline() == b"\r\n"
+        writer.write(body)
+        assert await status_of(reader) == 200
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 3900000", "Transfer-Encoding: chunked"])
 async def test_a_client_that_leaves_in_the_middle_leaves_nothing(
     service: Any, alice: Any, framing: str
 ) -> None:
-    reader, writer = await _raw(service, alice, framing)
     begun = PURPOSE + part("file", LINE + b"x" * 3_000_000, filename="x")
-    writer.write(f"{len(begun):x}\r\n".encode() + begun if "chunked" in framing else begun)
-    await writer.drain()
 
     async def chunks_are_there() -> bool:
         return bool(await service.count("blob_chunks"))
 
-    await service.eventually(chunks_are_there)
-    writer.transport.abort()
+    async with raw(service, alice, framing) as (_, writer):
+        writer.write(f"{len(begun):x}\r\n".encode() + begun if "chunked" in framing else begun)
+        await service.eventually(chunks_are_there)
+        writer.transport.abort()
 
-    await service.stores_nothing()
-    assert await reader.read() == b""
+        await service.stores_nothing()
 
 
 async def test_a_client_that_falls_silent_is_let_go(
     service: Any, alice: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(multipart, "_IDLE", 0.1)
-    reader, writer = await _raw(service, alice, "Content-Length: 1000")
-    writer.write(PURPOSE)
+    async with raw(service, alice, "Content-Length: 1000") as (reader, writer):
+        writer.write(PURPOSE)
 
-    assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 408 ")
-    writer.close()
+        assert await status_of(reader) == 408
 
 
 async def test_concurrent_uploads_do_not_mix(http: aiohttp.ClientSession) -> None:

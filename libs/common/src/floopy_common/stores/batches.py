@@ -44,7 +44,9 @@ class BatchStore:
         return await self.collection.find_all(criteria, sort=[("created_at", -1), ("_id", -1)], limit=limit)
 
     async def find_by_idempotency_key(self, org_id: str, key: str) -> Document | None:
-        return await self.collection.find_one({"org_id": org_id, "idempotency_key": key})
+        # MongoDB takes a partial index only for a filter that repeats the index's own condition
+        wanted = {"org_id": org_id, "idempotency_key": {"$eq": key, "$type": "string"}}
+        return await self.collection.find_one(wanted)
 
     async def release_idempotency_key(self, batch_id: str, key: str) -> None:
         """Let the key be used for another batch."""

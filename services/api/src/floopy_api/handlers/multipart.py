@@ -111,7 +111,6 @@ async def _read_file(part: BodyPartReader, form: Form, sink: Sink, max_bytes: in
             raise _too_large(max_bytes)
         form.first_line.feed(chunk)
         await sink.write(chunk)
-    _check_complete(part)
 
 
 async def _read_field(part: BodyPartReader) -> str:
@@ -120,17 +119,10 @@ async def _read_field(part: BodyPartReader) -> str:
         value += chunk
         if len(value) > _MAX_FIELD:
             raise BadRequest(f"A field of a form has at most {_MAX_FIELD} bytes.")
-    _check_complete(part)
     try:
         return value.decode()
     except UnicodeDecodeError:
         raise BadRequest("Fields of a form must be UTF-8.") from None
-
-
-def _check_complete(part: BodyPartReader) -> None:
-    """An empty chunk also means that the body ended in the middle of a part."""
-    if not part.at_eof():
-        raise BadRequest("Could not parse the multipart form.")
 
 
 def _too_large(max_bytes: int) -> TooLarge:
