@@ -37,7 +37,7 @@ async def open_connections() -> AsyncIterator[Connections]:
 
 
 def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
+    session = aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=_HEADERS,
@@ -46,6 +46,9 @@ def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         # a download is written in pieces; the default buffer of 64 KiB stops the socket too often
         read_bufsize=_DOWNLOAD_PIECE,
     )
+    # aiohttp repeats a GET or DELETE whose connection breaks, and has no public switch against it
+    session._retry_connection = False  # noqa: SLF001
+    return session
 
 
 class TooMuch(aiohttp.ClientError):

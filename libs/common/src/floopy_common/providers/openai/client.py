@@ -70,16 +70,24 @@ class Garbled(Exception):  # noqa: N818 - says what happened
 class OpenAiBatches:
     """One account at OpenAI, or at a server that speaks its batch API; ValueError for an unusable URL."""
 
-    def __init__(self, access: Access, connections: Connections, *, create_timeout: float) -> None:
+    def __init__(
+        self,
+        access: Access,
+        connections: Connections,
+        *,
+        create_timeout: float,
+        read_timeout: float = READ_TIMEOUT,
+    ) -> None:
         self._base_url = str(URL(access.base_url.rstrip("/")))
         self._key = access.api_key.get_secret_value()
         self._connections = connections
         self._create_timeout = create_timeout
+        self._read_timeout = read_timeout
 
     async def prepare(self, attempt: AttemptInput) -> str | None:
         """Upload the input as a file; its id."""
         body = _form(attempt)
-        timeout = READ_TIMEOUT + attempt.size / SLOWEST_UPLOAD
+        timeout = self._read_timeout + attempt.size / SLOWEST_UPLOAD
         try:
             async with self._write("POST", "/files", timeout, body) as response:
                 if not 200 <= response.status < 300:
@@ -156,7 +164,7 @@ class OpenAiBatches:
             yield ResultStream(response.content_length, self._pieces(response))
 
     async def _open(self, path: str, stack: AsyncExitStack) -> aiohttp.ClientResponse:
-        timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT)
+        timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT, sock_read=self._read_timeout)
         try:
             sending = self._send(self._connections.reading, "GET", path, timeout)
             response = await stack.enter_async_context(sending)
@@ -180,8 +188,6 @@ class OpenAiBatches:
                 break
             size += len(piece)
             yield piece
-        if response.content_length is not None and size != response.content_length:
-            raise Unavailable(f"{size} of {response.content_length} bytes of results came")
 
     async def delete_input(self, file_id: str) -> None:
         """Remove an uploaded input; already gone is fine."""
@@ -191,11 +197,11 @@ class OpenAiBatches:
             return
 
     async def _read(self, path: str, decode: Callable[[bytes], _Answer]) -> _Answer:
-        timeout = aiohttp.ClientTimeout(total=READ_TIMEOUT, sock_connect=CONNECT_TIMEOUT)
+        timeout = aiohttp.ClientTimeout(total=self._read_timeout, sock_connect=CONNECT_TIMEOUT)
         return await self._answer(self._send(self._connections.reading, "GET", path, timeout), decode)
 
     async def _call(self, method: str, path: str, decode: Callable[[bytes], _Answer]) -> _Answer:
-        return await self._answer(self._write(method, path, READ_TIMEOUT), decode)
+        return await self._answer(self._write(method, path, self._read_timeout), decode)
 
     async def _answer(self, sending: _Sending, decode: Callable[[bytes], _Answer]) -> _Answer:
         """The answer of a call that may be made again; NotFound or Unavailable."""
