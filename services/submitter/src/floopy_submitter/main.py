@@ -14,15 +14,19 @@ from floopy_common.chassis.secrets import Keyring
 from floopy_common.events.lifecycle import lifecycle_event
 from floopy_common.providers.clients import open_clients
 from floopy_common.providers.port import ProviderDirectory
+from floopy_common.providers.pricing import PriceTable
 from floopy_common.settings import Settings
 from floopy_common.stores.batches import BatchStore
 from floopy_common.stores.blobs import BlobStore, FileReader
 from floopy_common.stores.finishing import PlannedLines, TurnStore
 from floopy_common.stores.orphans import OrphanStore, SweepStore
+from floopy_common.stores.planning import PlanningStore
 from floopy_common.stores.submitting import SubmitStore
 from floopy_common.stores.summaries import SummaryStore
+from floopy_submitter.core.cutting import SegmentLimits, ShardLimits
 from floopy_submitter.core.input import ShardInput
 from floopy_submitter.core.orphans import OrphanKeeper, Sweeper, SweepTimes
+from floopy_submitter.core.planner import PLANNING_STEPS, Planner
 from floopy_submitter.core.recovery import Recovery, SettleRule
 from floopy_submitter.core.slots import Slots
 from floopy_submitter.core.submit import Submitter, SubmitTimes
@@ -34,6 +38,7 @@ BY = "floopy-submitter"
 
 failpoints.declare(
     {
+        **PLANNING_STEPS,
         "submit.after_claim": "a shard was claimed, nothing else has happened",
         "submit.after_intent": "an attempt was begun, its input is not uploaded",
         "submit.after_upload": "the provider has the input, its file id is not stored",
@@ -55,6 +60,8 @@ failpoints.declare(
 _GRACE = 20.0
 """Seconds that submits under way get to finish in when the process is told to stop."""
 _GAUGE_INTERVAL = 10.0
+_PLANNERS = 2
+"""Batches planned beside each other, so that a small one need not wait for a large one."""
 
 
 async def run(settings: Settings) -> None:
@@ -70,10 +77,12 @@ async def run(settings: Settings) -> None:
     ):
         await check_schema(mongo)
         wiring = Wiring(settings, mongo, providers, runtime.owner)
+        wiring.planning()
         wiring.submitting()
         wiring.recovering()
         wiring.sweeping()
         wiring.relaying(producer)
+        consumer.wake("batch.created", wiring.wake_planners)
         runtime.ready("mongo", mongo.ping)
         runtime.ready("consumer", consumer.ready)
         try:
@@ -94,6 +103,7 @@ class Wiring:
         self._settings = settings
         self._scan = settings.scan.interval
         self._mongo = mongo
+        self._owner = owner
         self._providers = providers
         self._clock = SystemClock()
         self._hit = failpoints.Failpoints(settings.fail_at).hit
@@ -121,6 +131,27 @@ class Wiring:
                 loop.wake()
 
         return call
+
+    def planning(self) -> None:
+        settings = self._settings
+        planner = Planner(
+            store=PlanningStore(self._mongo, self._owner, settings.lease.ttl),
+            blobs=self._blobs,
+            files=FileReader(self._blobs),
+            prices=PriceTable(),
+            segment=SegmentLimits(settings.segment.max_lines, settings.segment.max_bytes),
+            shard=ShardLimits(settings.shard.max_lines, settings.shard.max_bytes),
+            planned=self.wake("submit"),
+            refused=self.wake("outbox batches"),
+            now=self._clock.now,
+            hit=self._hit,
+        )
+        for name in _planner_loops():
+            self._add(name, planner.step)
+
+    def wake_planners(self) -> None:
+        for name in _planner_loops():
+            self.wake(name)()
 
     def submitting(self) -> None:
         settings = self._settings
@@ -210,6 +241,10 @@ class Wiring:
         slots = Slots(self._settings.submit.concurrency, self.wake(name))
         self.slots.append(slots)
         return slots
+
+
+def _planner_loops() -> list[str]:
+    return [f"plan {number}" for number in range(1, _PLANNERS + 1)]
 
 
 class WaitingGauge:

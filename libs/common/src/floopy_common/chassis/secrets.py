@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import SecretStr
+from typing_extensions import override
 
 from floopy_common.domain.errors import Invalid, WrongKey
 
@@ -61,6 +62,7 @@ class Keyring:
         self._wrapping = AESGCM(_derive(secret, "provider-keys"))
         self._pepper = _derive(secret, "api-keys")
 
+    @override
     def __repr__(self) -> str:
         return "Keyring(**********)"
 

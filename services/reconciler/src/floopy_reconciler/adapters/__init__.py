@@ -1,0 +1,1 @@
+"""Scratch disk and Kafka offsets behind the ports."""

@@ -1,0 +1,1 @@
+"""What a reconciler decides: pure where it can be, every effect through ports."""
