@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -17,6 +17,10 @@ from floopy_reconciler.ports import Offsets
 _log = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT = 5.0
+_FETCH_WAIT_MS = 50
+_FETCH_BYTES = 1024
+"""Fetches are made for what their answers say of the log, not for the records."""
+_LOOK_EVERY = 0.01
 
 
 class KafkaOffsets:
@@ -75,7 +79,7 @@ class KafkaOffsets:
             for sink, group in self._groups.items()
         }
         begin = await consumer.beginning_offsets(places)
-        end = await consumer.end_offsets(places)
+        end = await _ends(consumer, places)
         return Offsets(_by_partition(begin), _by_partition(end), committed)
 
     async def _connected(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer]:
@@ -84,11 +88,33 @@ class KafkaOffsets:
                 "bootstrap_servers": self._settings.bootstrap_servers,
                 "request_timeout_ms": int(self._timeout * 1000),
             }
-            self._clients = AIOKafkaAdminClient(**options), AIOKafkaConsumer(**options)
+            self._clients = (
+                AIOKafkaAdminClient(**options),
+                AIOKafkaConsumer(
+                    **options, fetch_max_wait_ms=_FETCH_WAIT_MS, max_partition_fetch_bytes=_FETCH_BYTES
+                ),
+            )
             admin, consumer = self._clients
             await admin.start()
             await consumer.start()
         return self._clients
+
+
+async def _ends(consumer: AIOKafkaConsumer, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    """Where the log ends, as fetching says it.
+
+    Asked for its latest offset, the embedded broker names the first record of the last batch instead.
+    """
+    latest = await consumer.end_offsets(places)
+    consumer.assign(places)
+    try:
+        for place in places:
+            consumer.seek(place, latest[place])
+        while any(consumer.highwater(place) is None for place in places):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(_LOOK_EVERY)
+        return {place: max(latest[place], consumer.highwater(place)) for place in places}
+    finally:
+        consumer.unsubscribe()
 
 
 def _by_partition(offsets: Mapping[TopicPartition, int]) -> dict[int, int]:

@@ -1,0 +1,378 @@
+"""The audit against a real database and real brokers: numbers, healing, and when it had better wait."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from floopy_common.domain.errors import LeaseLost
+from floopy_common.domain.segment import Sink
+from floopy_common.settings import KafkaSettings
+from floopy_common.stores.auditing import ROWS_OF, AuditStore
+from floopy_reconciler.ports import Offsets
+
+Wait = Callable[..., Awaitable[Any]]
+
+
+async def confirm_all(delivery: Any, batch: dict[str, Any], **options: Any) -> None:
+    for segment in await delivery.segments(batch):
+        await delivery.confirm(segment, **options)
+
+
+async def commit_all(delivery: Any, segments: list[dict[str, Any]], sinks: Any = tuple(Sink)) -> None:
+    """The groups have gone past everything that was emitted."""
+    ends: dict[int, int] = {}
+    for segment in segments:
+        place = segment["emitted"]
+        ends[place["partition"]] = max(ends.get(place["partition"], 0), place["last_offset"] + 1)
+    for partition, end in ends.items():
+        for sink in sinks:
+            await delivery.commit(sink, partition, end)
+
+
+async def balanced(delivery: Any, auditor: Any, batch: dict[str, Any], wait_until: Wait) -> dict[str, Any]:
+    async def stepped() -> Any:
+        await auditor.step()
+        audit = await delivery.audit_of(batch)
+        return audit if audit["balanced"] else None
+
+    return dict(await wait_until(stepped, "balance"))
+
+
+async def steps(auditor: Any, times: int = 5) -> None:
+    for _ in range(times):
+        await auditor.step()
+
+
+async def make_due(delivery: Any, batch: dict[str, Any]) -> None:
+    await delivery.mongo.collection("batches").update_one(
+        {"_id": batch["_id"]}, {"$set": {"audit.next_at": datetime(2020, 1, 1, tzinfo=UTC)}}
+    )
+
+
+async def test_a_batch_is_balanced_when_every_sink_has_confirmed_every_line(
+    delivery: Any, wait_until: Wait
+) -> None:
+    batch = await delivery.plan(lines=20, segment_lines=10)
+    segments = await delivery.emitted(batch)
+    auditor = delivery.auditor()
+    await delivery.confirm(segments[0])
+    await auditor.step()
+
+    audit = await delivery.audit_of(batch)
+    assert [audit[n] for n in ("answered", "logged", "metered", "scored")] == [20, 10, 10, 10]
+    assert (audit["stage"], audit["balanced"]) == ("open", False)
+    assert [segment["state"] for segment in await delivery.segments(batch)] == ["balanced", "emitted"]
+
+    await delivery.confirm(segments[1])
+    audit = await balanced(delivery, auditor, batch, wait_until)
+
+    assert [audit[n] for n in ("answered", "logged", "metered", "scored", "parked")] == [20, 20, 20, 20, 0]
+    assert audit["stage"] == "balanced"
+    assert await delivery.in_state(batch, "balanced")
+    assert delivery.reports.seen.count("balanced") == 1
+
+
+async def test_a_batch_is_not_balanced_before_it_has_ended(delivery: Any, wait_until: Wait) -> None:
+    batch = await delivery.plan(lines=4, segment_lines=4, status="finalizing")
+    await delivery.emitted(batch)
+    await confirm_all(delivery, batch)
+    auditor = delivery.auditor()
+
+    await steps(auditor)
+    assert not (await delivery.audit_of(batch))["balanced"]
+
+    await delivery.mongo.collection("batches").update_one(
+        {"_id": batch["_id"]}, {"$set": {"status": "completed"}}
+    )
+    await balanced(delivery, auditor, batch, wait_until)
+
+
+async def test_what_a_sink_has_passed_without_a_receipt_is_emitted_again(
+    delivery: Any, wait_until: Wait
+) -> None:
+    batch = await delivery.plan(lines=20, segment_lines=10)
+    segments = await delivery.emitted(batch)
+    await confirm_all(delivery, batch, sinks=(Sink.METERING, Sink.FEEDBACK))
+    await delivery.confirm(segments[1])
+    await commit_all(delivery, segments)
+    auditor = delivery.auditor()
+
+    await auditor.step()
+
+    assert [segment["state"] for segment in await delivery.segments(batch)] == ["written", "balanced"]
+    assert "sent again 1" in delivery.reports.seen
+    await heal(delivery, batch, segments[0], wait_until)
+    await balanced(delivery, auditor, batch, wait_until)
+
+
+async def heal(delivery: Any, batch: dict[str, Any], segment: dict[str, Any], wait_until: Wait) -> None:
+    """Emit what is to be emitted again; the sinks then have it."""
+    worker, no = delivery.worker(owner="healer"), segment["no"]
+
+    async def stepped() -> bool:
+        await worker.step()
+        return bool((await delivery.segments(batch))[no]["emitted"]["times"] == 2)
+
+    await wait_until(stepped, "another emission")
+    await delivery.confirm(segment)
+
+
+@pytest.mark.parametrize("behind", list(Sink))
+async def test_a_sink_that_has_not_come_so_far_is_waited_for(delivery: Any, behind: Sink) -> None:
+    batch = await delivery.plan(lines=10, segment_lines=10)
+    (segment,) = await delivery.emitted(batch)
+    others = tuple(sink for sink in Sink if sink is not behind)
+    await delivery.confirm(segment, sinks=others)
+    await commit_all(delivery, [segment], others)
+    await delivery.commit(behind, segment["emitted"]["partition"], segment["emitted"]["last_offset"])
+
+    await steps(delivery.auditor())
+
+    assert await delivery.in_state(batch, "emitted")
+
+
+async def test_offsets_that_cannot_be_read_mean_waiting(delivery: Any) -> None:
+    batch = await delivery.plan(lines=10, segment_lines=10)
+    await commit_all(delivery, await delivery.emitted(batch))
+    unreadable = delivery.offsets(KafkaSettings(bootstrap_servers="127.0.0.1:1", topic_prefix="x"))
+
+    await steps(delivery.auditor(offsets=unreadable))
+
+    assert await delivery.in_state(batch, "emitted")
+
+
+async def test_a_log_that_lost_its_records_is_filled_again(
+    delivery: Any, make_topic: Callable[[KafkaSettings], Awaitable[None]]
+) -> None:
+    batch = await delivery.plan(lines=10, segment_lines=10)
+    await delivery.emitted(batch)
+    lost = delivery.settings.model_copy(update={"topic_prefix": "lost" + delivery.settings.topic_prefix})
+    await make_topic(lost)
+
+    await steps(delivery.auditor(offsets=delivery.offsets(lost)))
+
+    assert await delivery.in_state(batch, "written")
+
+
+async def test_a_log_that_begins_after_the_segment_is_filled_again(delivery: Any) -> None:
+    batch = await delivery.plan(lines=10, segment_lines=10)
+    (segment,) = await delivery.emitted(batch)
+    place = segment["emitted"]
+
+    class Expired:
+        async def read(self) -> Offsets:
+            partition = place["partition"]
+            begin, end = place["first_offset"] + 1, place["last_offset"] + 100
+            return Offsets({partition: begin}, {partition: end}, {sink: {} for sink in Sink})
+
+    await steps(delivery.auditor(offsets=Expired()))
+
+    assert await delivery.in_state(batch, "written")
+
+
+async def test_a_receipt_that_comes_while_offsets_are_read_counts(delivery: Any) -> None:
+    batch = await delivery.plan(lines=10, segment_lines=10)
+    (segment,) = await delivery.emitted(batch)
+    await commit_all(delivery, [segment])
+    real = delivery.offsets()
+
+    class Meanwhile:
+        async def read(self) -> Offsets | None:
+            offsets: Offsets | None = await real.read()
+            await delivery.confirm(segment)
+            return offsets
+
+    await steps(delivery.auditor(offsets=Meanwhile()))
+
+    assert await delivery.in_state(batch, "balanced")
+
+
+async def test_emissions_are_spaced_by_a_doubling_back_off(delivery: Any, wait_until: Wait) -> None:
+    batch = await delivery.plan(lines=10, segment_lines=10)
+    (segment,) = await delivery.emitted(batch)
+    await commit_all(delivery, [segment])
+    patient = delivery.auditor(backoff_min=100.0)
+    await steps(patient)
+    assert await delivery.in_state(batch, "emitted")
+
+    segments = delivery.mongo.collection("segments")
+    for resends, age, state in ((0, 101, "written"), (1, 150, "emitted"), (1, 201, "written")):
+        at = datetime.now(UTC) - timedelta(seconds=age)
+        await segments.update_one(
+            {"_id": segment["_id"]}, {"$set": {"state": "emitted", "resends": resends, "emitted.at": at}}
+        )
+        await make_due(delivery, batch)
+        await patient.step()
+        assert await delivery.in_state(batch, state), (resends, age)
+
+
+@pytest.mark.parametrize("sink", list(Sink))
+async def test_rows_that_vanish_after_balance_void_the_receipt_and_come_again(
+    delivery: Any, wait_until: Wait, sink: Sink
+) -> None:
+    batch = await delivery.plan(lines=20, segment_lines=10)
+    segments = await delivery.emitted(batch)
+    await confirm_all(delivery, batch)
+    await commit_all(delivery, segments)
+    auditor = delivery.auditor()
+    await balanced(delivery, auditor, batch, wait_until)
+
+    await delivery.mongo.collection(ROWS_OF[sink]).delete_one({"_id": f"{batch['_id']}:000000003"})
+
+    async def voided() -> bool:
+        await auditor.step()
+        return f"miscounted {sink.value}" in delivery.reports.seen
+
+    await wait_until(voided, "a void receipt")
+    audit = await delivery.audit_of(batch)
+    assert (audit["stage"], audit["balanced"]) == ("open", False)
+    assert sorted(audit[n] for n in ("logged", "metered", "scored")) == [10, 20, 20]
+    await steps(auditor)
+    assert (await delivery.segments(batch))[0]["state"] == "written"
+    await heal(delivery, batch, segments[0], wait_until)
+    await balanced(delivery, auditor, batch, wait_until)
+
+
+async def test_a_rollup_that_vanishes_voids_meterings_receipt(delivery: Any, wait_until: Wait) -> None:
+    batch = await delivery.plan(lines=10, segment_lines=10)
+    await delivery.emitted(batch)
+    await confirm_all(delivery, batch)
+    auditor = delivery.auditor()
+    await balanced(delivery, auditor, batch, wait_until)
+
+    await delivery.mongo.collection("usage_rollups").delete_many({"batch_id": batch["_id"]})
+
+    async def voided() -> bool:
+        await auditor.step()
+        return "miscounted metering" in delivery.reports.seen
+
+    await wait_until(voided, "a void receipt")
+
+
+async def test_a_balance_is_not_believed_before_the_rows_are_counted(delivery: Any) -> None:
+    batch = await delivery.plan(lines=20, segment_lines=10)
+    await delivery.emitted(batch)
+    await confirm_all(delivery, batch)
+    await delivery.mongo.collection("scores").delete_many({})
+
+    await steps(delivery.auditor())
+
+    assert delivery.reports.seen.count("miscounted feedback") == 2
+    assert "balanced" not in delivery.reports.seen
+    assert not (await delivery.audit_of(batch))["balanced"]
+
+
+async def test_receipts_that_vanish_are_asked_for_again(delivery: Any, wait_until: Wait) -> None:
+    batch = await delivery.plan(lines=20, segment_lines=10)
+    segments = await delivery.emitted(batch)
+    await confirm_all(delivery, batch)
+    await commit_all(delivery, segments)
+    auditor = delivery.auditor()
+    await balanced(delivery, auditor, batch, wait_until)
+
+    await delivery.mongo.collection("receipts").delete_many({"segment": 1})
+    await steps(auditor)
+
+    assert [segment["state"] for segment in await delivery.segments(batch)] == ["balanced", "written"]
+    assert not (await delivery.audit_of(batch))["balanced"]
+
+
+async def test_parked_lines_keep_a_batch_from_balance_and_are_not_emitted_again(
+    delivery: Any, wait_until: Wait
+) -> None:
+    batch = await delivery.plan(lines=10, segment_lines=10)
+    (segment,) = await delivery.emitted(batch)
+    await delivery.confirm(segment, sinks=(Sink.LOGGING,), parked=1)
+    await delivery.confirm(segment, sinks=(Sink.METERING, Sink.FEEDBACK))
+    await commit_all(delivery, [segment])
+    auditor = delivery.auditor()
+
+    await steps(auditor)
+
+    audit = await delivery.audit_of(batch)
+    assert (audit["logged"], audit["parked"], audit["balanced"], audit["stage"]) == (10, 1, False, "open")
+    assert await delivery.in_state(batch, "balanced")
+
+    await delivery.mongo.collection("receipts").update_many({}, {"$set": {"parked": 0}})
+    await balanced(delivery, auditor, batch, wait_until)
+
+
+async def test_an_audit_is_closed_after_a_last_recount_once_retention_is_over(
+    delivery: Any, wait_until: Wait
+) -> None:
+    batch = await delivery.plan(lines=10, segment_lines=10)
+    (segment,) = await delivery.emitted(batch)
+    await confirm_all(delivery, batch)
+    await delivery.mongo.collection("requests").delete_many({})
+    auditor = delivery.auditor(retention=0.0)
+
+    await steps(auditor)
+    assert (await delivery.audit_of(batch))["stage"] == "open"
+
+    await delivery.confirm(segment)
+    audit = await balanced(delivery, auditor, batch, wait_until)
+
+    assert (audit["stage"], audit["next_at"]) == ("closed", None)
+    assert not await auditor.step()
+
+
+async def test_recounts_are_spaced_further_and_further(delivery: Any, wait_until: Wait) -> None:
+    batch = await delivery.plan(lines=10, segment_lines=10)
+    await delivery.emitted(batch)
+    await confirm_all(delivery, batch)
+    auditor = delivery.auditor(backoff_min=100.0)
+    gaps = []
+    for _ in range(4):
+        await make_due(delivery, batch)
+        await auditor.step()
+        audit = await delivery.audit_of(batch)
+        gaps.append((audit["next_at"] - datetime.now(UTC)).total_seconds())
+
+    assert [round(gap, -1) for gap in gaps] == [100, 200, 400, 400]
+
+
+async def test_two_auditors_never_have_the_same_batch(delivery: Any, wait_until: Wait) -> None:
+    batch = await delivery.plan(lines=10, segment_lines=10)
+    store = AuditStore(delivery.mongo, "zombie", 0.3)
+    hold = await store.claim()
+    assert hold is not None
+    assert hold.batch["_id"] == batch["_id"]
+    assert await store.claim() is None
+
+    heir = await wait_until(store.claim, "an expired lease")
+
+    for write in (hold.renew(), hold.record({"answered": 99}, 1)):
+        with pytest.raises(LeaseLost):
+            await write
+    await heir.record({"answered": 1}, 100)
+    assert (await delivery.audit_of(batch))["answered"] == 1
+    assert await store.claim() is None
+
+
+async def test_a_long_recount_is_done_in_pieces(
+    delivery: Any, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("floopy_reconciler.core.recount._SLICE", 2)
+    monkeypatch.setattr("floopy_reconciler.core.recount._SLICES", 2)
+    batch = await delivery.plan(lines=20, segment_lines=2)
+    await delivery.emitted(batch)
+    await confirm_all(delivery, batch)
+    auditor = delivery.auditor()
+
+    await auditor.step()
+    assert (await delivery.audit_of(batch))["recount"]["after"] == 3
+    await balanced(delivery, auditor, batch, wait_until)
+
+
+async def test_the_due_batch_is_found_by_index(delivery: Any) -> None:
+    await delivery.plan(lines=2, segment_lines=2)
+    raw = delivery.mongo.collection("batches")._raw
+    criteria = {
+        "audit.stage": {"$in": ["open", "balanced"]},
+        "$expr": {"$lte": ["$audit.next_at", "$$NOW"]},
+    }
+    plan = str((await raw.find(criteria).sort("audit.next_at", 1).explain())["queryPlanner"]["winningPlan"])
+    assert "audit_stage_audit_next_at" in plan
+    assert "'SORT'" not in plan
