@@ -1,4 +1,4 @@
-"""Batch rates: published where the table has them, half of list where it has not, never nothing and never zero."""
+"""Batch rates: published where the table has them, else half of list, never made up and never zero."""
 
 import socket
 from datetime import UTC, datetime

@@ -327,6 +327,19 @@ def test_a_line_above_16_mib_is_refused_without_being_held() -> None:
     assert peak < 18 * MIB
 
 
+def test_a_line_costs_little_memory_whatever_it_holds() -> None:
+    scan = InputScan(CHAT, SegmentLimits(5_000, 16 * MIB), ShardLimits(50_000, 200_000_000))
+    tracemalloc.start()
+
+    for number in range(20_000):
+        scan.feed(encoded(request(f"{number:0500}")) + b"\n")
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert (scan.lines, scan.faults) == (20_000, [])
+    assert held / 20_000 < 200
+
+
 def test_a_line_of_nearly_16_mib_is_taken() -> None:
     line = encoded(request(body={"model": "m", "messages": "x" * (15 * MIB)}))
 

@@ -1,0 +1,99 @@
+"""Who plans which batch: one worker at a time, organisations in turn, found through an index."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+from pymongo import MongoClient
+
+from floopy_common.chassis.clock import SystemClock
+
+NOW = SystemClock().now()
+
+
+async def test_claim_skips_fresh_lease(world: Any) -> None:
+    batch_id = await world.create(b"")
+
+    first = await world.store("a").claim("", NOW)
+    second = await world.store("b").claim("", NOW)
+
+    assert first.batch["_id"] == batch_id
+    assert (first.tries, first.is_first) == (1, True)
+    assert second is None
+
+
+async def test_claim_takes_an_expired_lease(world: Any) -> None:
+    batch_id = await world.create(b"")
+    dead = await world.store("a", ttl=0.2).claim("", NOW)
+
+    async def claimed() -> Any:
+        return await world.store("b").claim("", NOW)
+
+    claim = await world.eventually(claimed, "an expired lease claimed")
+
+    assert claim.batch["_id"] == batch_id
+    assert (claim.tries, claim.is_first) == (2, False)
+    assert claim.plan_id != dead.plan_id
+
+
+async def test_claim_takes_only_validating_batches(world: Any) -> None:
+    for status in ("in_progress", "failed", "cancelling", "cancelled", "completed"):
+        await world.create(b"", status=status)
+
+    assert await world.store().claim("", NOW) is None
+
+
+async def test_the_longest_waiting_batch_of_an_organisation_comes_first(world: Any) -> None:
+    late = await world.create(b"", created_at=NOW)
+    early = await world.create(b"", created_at=NOW - timedelta(hours=1))
+
+    claims = [await world.store().claim("", NOW) for _ in range(2)]
+
+    assert [claim.batch["_id"] for claim in claims] == [early, late]
+
+
+async def test_organisations_take_turns(world: Any, make_lines: Any) -> None:
+    for _ in range(3):
+        await world.create(make_lines(1), org_id="org_busy", created_at=NOW - timedelta(hours=1))
+    await world.create(make_lines(1), org_id="org_small", created_at=NOW)
+    planner = world.planner()
+
+    await planner.step()
+    await planner.step()
+
+    waiting = await world.batches.collection.find_all({"status": "validating"})
+    assert {batch["org_id"] for batch in waiting} == {"org_busy"}
+    assert len(waiting) == 2
+
+
+async def test_planners_at_once_plan_every_batch_once(world: Any, make_lines: Any) -> None:
+    ids = [await world.create(make_lines(3), org_id=f"org_{number % 3}") for number in range(9)]
+    planners = [world.planner() for _ in range(3)]
+
+    async def work(planner: Any) -> None:
+        while await planner.step():
+            pass
+
+    await asyncio.gather(*(work(planner) for planner in planners))
+
+    assert [(await world.batch(batch_id))["version"] for batch_id in ids] == [2] * 9
+    assert [len(await world.shards(batch_id)) for batch_id in ids] == [1] * 9
+    assert world.woken == ["planned"] * 9
+
+
+async def test_claim_and_tidying_are_found_through_their_indexes(
+    world: Any, mongo_uri: str, mongo_database: str
+) -> None:
+    await world.create(b"")
+
+    with MongoClient[dict[str, Any]](mongo_uri) as client:
+        batches = client[mongo_database]["batches"]
+        claim = batches.find({"org_id": {"$gt": ""}, "status": "validating"}).sort(
+            [("org_id", 1), ("created_at", 1)]
+        )
+        untidy = batches.find({"planning.month": {"$exists": True}, "status": {"$ne": "validating"}})
+        plans = [str(query.explain()["queryPlanner"]["winningPlan"]) for query in (claim, untidy)]
+
+    assert "'indexName': 'org_id_created_at'" in plans[0]
+    assert "SORT" not in plans[0]
+    assert "'indexName': 'planning_month'" in plans[1]
