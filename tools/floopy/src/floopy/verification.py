@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from floopy_common.chassis.mongo import Document, Mongo
+from floopy_common.domain.batch import BatchStatus
 from floopy_common.domain.ids import batch_request_id, line_id
 from floopy_common.domain.segment import Sink
 from floopy_common.stores.blobs import BlobStore, FileReader
@@ -135,7 +136,7 @@ class Verification:
                 await stream.advance()
 
     async def _compare_totals(self, batch: Document, report: Report, sums: _Sums) -> None:
-        total = batch["plan"]["total"] if batch["plan"] else 0
+        total = batch["plan"]["total"] if _has_lines(batch) else 0
         audit = batch["audit"]
         expected = {
             "plan.total": (total, report.lines),
@@ -183,8 +184,8 @@ class Verification:
                 report.differs("usage_rollups", None, problem)
 
     async def _input_lines(self, batch: Document) -> AsyncIterator[tuple[int, str]]:
-        """(physical line number, custom_id) of each line; none when the batch never got a plan."""
-        if batch["plan"] is None or batch["input"] is None:
+        """(physical line number, custom_id) of each line that must be accounted for."""
+        if not _has_lines(batch):
             return
         number = 0
         async for raw in self._lines(batch["input"]["ranges"]):
@@ -217,6 +218,12 @@ class Verification:
     def _rows(self, name: str, batch_id: str) -> AsyncIterator[Document]:
         scope = {"_id": {"$gte": f"{batch_id}:", "$lt": f"{batch_id};"}}
         return self._mongo.collection(name).find(scope, sort=[("_id", 1)], batch_size=1_000)
+
+
+def _has_lines(batch: Document) -> bool:
+    """A batch without a plan has none, nor has one that every provider refused before anything ran."""
+    planned = batch["plan"] is not None and batch["input"] is not None
+    return planned and batch["status"] != BatchStatus.FAILED.value
 
 
 async def _match_files(

@@ -273,6 +273,21 @@ async def test_a_list_that_is_oldest_first_is_read_to_its_end(make_account: Make
         assert await account.found("file-249") == ["batch_249"]
 
 
+async def test_a_moment_within_a_second_leaves_out_nothing_of_that_second(
+    make_account: MakeAccount,
+) -> None:
+    entries = [_entry(0, 1_001), *(_entry(number, 1_000) for number in range(1, 102))]
+
+    async def answer(request: web.Request) -> web.Response:
+        first = "after" not in request.query
+        return web.json_response({"data": entries[:100] if first else entries[100:], "has_more": first})
+
+    async with odd_server(answer) as url:
+        account = make_account(url)
+        account.since = datetime.fromtimestamp(1_000.7, UTC)  # the provider shows whole seconds
+        assert await account.found("file-101") == ["batch_101"]
+
+
 async def test_a_list_without_has_more_ends_with_an_empty_page(make_account: MakeAccount) -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.json_response({"data": [] if "after" in request.query else [_entry(1, 2_000_000_000)]})

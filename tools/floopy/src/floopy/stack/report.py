@@ -35,6 +35,12 @@ def _rows(credentials: Credentials, running: Sequence[ProcessRecord]) -> list[tu
     return rows
 
 
+def no_account_yet(credentials: Credentials) -> str:
+    return f"""
+No batch can run yet: the organisation has no account at a provider. Set OPENAI_API_KEY and start again, or
+  floopy accounts create --org {credentials.org_id} --provider openai --api-key-stdin"""
+
+
 def _first_step(data_dir: DataDir, credentials: Credentials) -> str:
     return f"""\
 Key and addresses: {data_dir.credentials_file}

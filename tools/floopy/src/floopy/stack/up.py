@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 
 from rich.console import Console
@@ -11,7 +11,7 @@ from floopy.backends.topics import create_topics
 from floopy.stack.accounts import first_organisation
 from floopy.stack.data_dir import Credentials, DataDir, Remembered
 from floopy.stack.ports import PortBook
-from floopy.stack.report import print_running
+from floopy.stack.report import no_account_yet, print_running
 from floopy.stack.supervisor import Limits, Supervisor
 from floopy.stack.system import BROKER, MONGOD, LocalSystem, Options
 from floopy_common.chassis.mongo import ensure_indexes, open_mongo
@@ -26,14 +26,21 @@ async def up(options: Options, console: Console) -> None:
     with data_dir.locked():
         data_dir.forget_running()
         data_dir.rotate_logs()
-        stopped, running = _on_signal(), asyncio.create_task(_run(options, data_dir, console))
-        stopping = asyncio.create_task(stopped.wait())
-        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
-        data_dir.forget_running()
+        try:
+            await _until_signal(_run(options, data_dir, console))
+        finally:
+            data_dir.forget_running()
+
+
+async def _until_signal(system: Coroutine[None, None, None]) -> None:
+    """Runs the system until a signal; raises what ends it before."""
+    stopped, running = _on_signal(), asyncio.create_task(system)
+    stopping = asyncio.create_task(stopped.wait())
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
 
 
 def _on_signal() -> asyncio.Event:
@@ -59,12 +66,14 @@ async def _run(options: Options, data_dir: DataDir, console: Console) -> None:
     data_dir.remember(state)
     console.print(system.announcement(), soft_wrap=True)
     async with _supervising(system, data_dir, console) as supervisor:
-        await _start(supervisor, system, state)
+        providers = await _start(supervisor, system, state)
         data_dir.remember(state)
         await supervisor.wait_ready(READY_TIMEOUT)
         credentials = _credentials(system, state)
         data_dir.write_credentials(credentials)
         print_running(console, data_dir, credentials, supervisor.running())
+        if not providers:
+            console.print(no_account_yet(credentials), soft_wrap=True, highlight=False, markup=False)
         await supervisor.watch()
 
 
@@ -79,8 +88,11 @@ async def _supervising(system: LocalSystem, data_dir: DataDir, console: Console)
         await supervisor.stop()
 
 
-async def _start(supervisor: Supervisor, system: LocalSystem, state: Remembered) -> None:
-    """Starts everything; services wait for the database with its indexes and the broker with its topics."""
+async def _start(supervisor: Supervisor, system: LocalSystem, state: Remembered) -> list[str]:
+    """Starts everything; services wait for the database with its indexes and the broker with its topics.
+
+    Returns the providers the first organisation has accounts at.
+    """
     children = {name: supervisor.add(name, make) for name, make in system.backends.items()}
     if MONGOD in children:
         await supervisor.wait_ready(READY_TIMEOUT, [children[MONGOD]])
@@ -92,7 +104,7 @@ async def _start(supervisor: Supervisor, system: LocalSystem, state: Remembered)
         needs = [children[name] for name in (MONGOD, BROKER) if name in children]
         for name in system.metrics_ports:
             supervisor.add(name, system.service(name), needs)
-        await first_organisation(
+        return await first_organisation(
             mongo, system.settings.secret_key, state, simulator=system.simulator_url is not None
         )
 
