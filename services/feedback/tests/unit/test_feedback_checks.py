@@ -4,7 +4,7 @@ import string
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from floopy_feedback.core.answer import check_answer
@@ -134,6 +134,7 @@ def test_a_loop_that_begins_late_in_a_megabyte_is_seen() -> None:
     assert not check_repetition(text).ok
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(), max_size=3_000))
 def test_no_text_breaks_a_check(text: str) -> None:
     message = Message(content=text)
@@ -143,6 +144,7 @@ def test_no_text_breaks_a_check(text: str) -> None:
     assert isinstance(check_answer(message, text), Check)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(list(string.ascii_lowercase)), min_size=104, max_size=400))
 def test_the_short_cut_over_words_changes_no_verdict(words: list[str]) -> None:
     grams = list(zip(words, words[1:], words[2:], words[3:], strict=False))
@@ -151,6 +153,7 @@ def test_the_short_cut_over_words_changes_no_verdict(words: list[str]) -> None:
     assert check_repetition(" ".join(words)).ok is (repeated <= 0.5)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(WEIGHTS)), st.booleans()))
 def test_quality_is_a_share(verdicts: dict[str, bool]) -> None:
     value = quality({name: Check(ok) for name, ok in verdicts.items()})
