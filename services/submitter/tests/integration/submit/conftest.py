@@ -316,21 +316,20 @@ Running = Callable[..., Any]
 
 @pytest.fixture
 def running(mongo: Mongo, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Running:
-    """The submitter's loops in this process, without Kafka; keyword arguments are settings."""
+    """The submitter's loops in this process, without planning and Kafka; keyword arguments are settings."""
     from floopy_common.providers.clients import open_clients
     from floopy_submitter.main import Wiring
 
     @asynccontextmanager
-    async def run(**settings: str) -> AsyncIterator[Wiring]:
+    async def run(*parts: str, **settings: str) -> AsyncIterator[Wiring]:
         for name, value in {**environment, **settings}.items():
             monkeypatch.setenv(name, value)
         stop = asyncio.Event()
         made = Settings()
         async with open_clients(mongo, made, Keyring(made.secret_key)) as providers:
             wiring = Wiring(made, mongo, providers, f"test-{uuid.uuid4().hex[:6]}")
-            wiring.submitting()
-            wiring.recovering()
-            wiring.sweeping()
+            for part in parts or ("submitting", "recovering", "sweeping"):
+                getattr(wiring, part)()
             tasks = [asyncio.create_task(loop.run(stop)) for loop in wiring.loops.values()]
             try:
                 yield wiring

@@ -47,6 +47,7 @@ STORIES = {
     "orphan.after_note": LATE,
     "orphan.after_cancel": LATE,
 }
+REFUSING = "plan.after_refuse"
 PLANNING = {name for name in FAILPOINTS if name.startswith("plan.")}
 
 
@@ -76,7 +77,7 @@ async def test_a_kill_at_any_step_of_submitting_leaves_one_kept_batch(
         assert len(await simulator.calls("batches.create")) == 1
 
 
-@pytest.mark.parametrize("name", sorted(PLANNING))
+@pytest.mark.parametrize("name", sorted(PLANNING - {REFUSING}))
 async def test_a_kill_at_any_step_of_planning_leaves_one_plan_and_one_kept_batch_a_shard(
     world: Any, new_process: Callable[[], Any], make_lines: Any, quiet: None, name: str
 ) -> None:
@@ -90,8 +91,23 @@ async def test_a_kill_at_any_step_of_planning_leaves_one_plan_and_one_kept_batch
     await world.eventually(planned, "a plan")
     plan_id = (await world.batch(batch_id))["plan"]["plan_id"]
     await world.eventually(lambda: _all_submitted(world, batch_id, plan_id, 3), "three shards submitted")
+    await world.eventually(lambda: world.sent_events(batch_id), "events sent")
     assert len(await world.kept()) == 3
     assert all(shard["plan_id"] == plan_id for shard in await world.shards(batch_id) if shard["attempts"])
+
+
+async def test_a_kill_right_after_a_refusal_loses_neither_it_nor_its_event(
+    world: Any, new_process: Callable[[], Any], simulator: Any
+) -> None:
+    batch_id = await world.create([b'{"custom_id": 7}'], await world.account())
+
+    await _die_and_restart(new_process, REFUSING)
+
+    await world.eventually(lambda: world.sent_events(batch_id), "the event sent")
+    batch = await world.batch(batch_id)
+    assert (batch["status"], batch["errors"][0]["line"]) == ("failed", 1)
+    assert await world.shards(batch_id) == []
+    assert await simulator.calls("files.create") == []
 
 
 async def _die_and_restart(new_process: Callable[[], Any], name: str, **settings: str) -> None:
