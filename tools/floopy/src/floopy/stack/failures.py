@@ -1,5 +1,7 @@
 """What keeps `floopy up` from running and is told to the person, not shown as a traceback."""
 
+from pydantic import ValidationError
+
 from floopy.backends.backend import BackendMissingError
 from floopy.backends.topics import PartitionCountError
 from floopy.stack.data_dir import DataDirInUseError
@@ -17,4 +19,5 @@ FAILURES = (
     PartitionCountError,
     PortTakenError,
     ScriptMissingError,
+    ValidationError,  # a setting
 )

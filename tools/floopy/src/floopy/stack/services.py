@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Mapping
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 from floopy.backends.backend import Program, accepts_connections, until
@@ -23,12 +22,6 @@ WORKERS = (
 SIMULATOR = "simulator"
 PROBE_TIMEOUT = 6.0
 """Seconds for one answer: a readiness check of a service may take five."""
-
-
-def installed() -> tuple[str, ...]:
-    """The services that can be started in this environment."""
-    names = (API, *WORKERS)
-    return tuple(name for name in names if find_spec(f"{name.replace('-', '_')}.__main__"))
 
 
 class ScriptMissingError(Exception):

@@ -27,7 +27,7 @@ from floopy.stack.environment import (
     service_environment,
 )
 from floopy.stack.ports import PortBook
-from floopy.stack.services import API, SIMULATOR, installed, service_program, simulator_program
+from floopy.stack.services import API, SIMULATOR, WORKERS, service_program, simulator_program
 from floopy_common.settings import Settings
 from floopy_common.topics import creation_list
 
@@ -60,7 +60,7 @@ class LocalSystem:
         mongod = None if is_set(MONGO_URI) else Mongod(data_dir.path / MONGOD, port=ports.again(MONGOD))
         broker = None if is_set(BOOTSTRAP_SERVERS) else _broker(options, data_dir, ports, given)
         self.simulator_port = ports.again(SIMULATOR) if options.simulator else None
-        self.metrics_ports = {name: ports.again(f"{name} metrics") for name in installed()}
+        self.metrics_ports = {name: ports.again(f"{name} metrics") for name in (API, *WORKERS)}
         self.settings = local_settings(
             given,
             mongo_uri=mongod.address if mongod else given.mongo.uri,

@@ -12,6 +12,7 @@ from floopy.stack.accounts import first_organisation
 from floopy.stack.data_dir import Credentials, DataDir, Remembered
 from floopy.stack.ports import PortBook
 from floopy.stack.report import no_account_yet, print_running
+from floopy.stack.services import API, WORKERS
 from floopy.stack.supervisor import Limits, Supervisor
 from floopy.stack.system import BROKER, MONGOD, LocalSystem, Options
 from floopy_common.chassis.mongo import ensure_indexes, open_mongo
@@ -102,7 +103,7 @@ async def _start(supervisor: Supervisor, system: LocalSystem, state: Remembered)
             kafka = system.settings.kafka
             await create_topics(kafka.bootstrap_servers, system.topics, kafka.replication)
         needs = [children[name] for name in (MONGOD, BROKER) if name in children]
-        for name in system.metrics_ports:
+        for name in (API, *WORKERS):
             supervisor.add(name, system.service(name), needs)
         return await first_organisation(
             mongo, system.settings.secret_key, state, simulator=system.simulator_url is not None
