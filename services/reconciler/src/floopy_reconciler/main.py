@@ -70,8 +70,6 @@ FAILPOINTS = {
 }
 failpoints.declare(FAILPOINTS)
 
-_LOOK_CLAIM = 120.0
-"""Seconds a look may take before another worker has it; more than a provider's answer is waited for."""
 _SEGMENTS = 2
 """Segments one process writes at the same time: while one waits for the database the other is rendered."""
 _EMIT_WAIT = (0.5, 30.0)
@@ -267,7 +265,7 @@ def looks_loop(base: Base, pools: Pools) -> Loop:
         settler=settler,
         pools=pools,
         pace=Pace(settings.poll.min, settings.poll.max),
-        claim_for=_LOOK_CLAIM,
+        claim_for=settings.lease.ttl,
         changed=base.changed,
         reports=base.reports,
         now=base.clock.now,

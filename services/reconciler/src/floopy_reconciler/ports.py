@@ -42,6 +42,8 @@ class LooksStore(Protocol):
 
     async def claim_look(self, shard_id: str, seconds: float) -> Document | None: ...
 
+    def keeping(self, shard: Document, seconds: float) -> AbstractAsyncContextManager[None]: ...
+
     async def record_look(
         self,
         shard: Document,

@@ -1,13 +1,26 @@
 """Submitted shards as the reconciler sees them: due looks, downloads under a lease, and every way on."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from floopy_common.chassis.lease import LiveLease, claim_stage, new_lease, release_stage, renewing
-from floopy_common.chassis.mongo import FREE_LEASE, Document, Mongo, append, assign, due, expire_in
+from floopy_common.chassis.mongo import (
+    FREE_LEASE,
+    DatabaseError,
+    Document,
+    Mongo,
+    append,
+    assign,
+    due,
+    expire_in,
+)
 from floopy_common.domain.errors import LeaseLost
 from floopy_common.domain.shard import AttemptPhase, ShardEnd, ShardState, WaitReason
+
+_log = logging.getLogger(__name__)
 
 _WITH_PROVIDER = (ShardState.SUBMITTED, ShardState.CANCELLING, ShardState.DOWNLOADING)
 """States in which there is a provider batch to look at."""
@@ -122,6 +135,28 @@ class PollStore:
             {"_id": shard_id, "state": _states(*_WITH_PROVIDER), **_LOOKABLE},
             [assign(now=["poll.started_at"], raw={"poll.claimed_until": expire_in(seconds)})],
         )
+
+    @asynccontextmanager
+    async def keeping(self, shard: Document, seconds: float) -> AsyncIterator[None]:
+        """Keep a claimed look one's own while the body runs, for `seconds` beyond a crash."""
+        beat = asyncio.create_task(self._keep(shard, seconds))
+        try:
+            yield
+        finally:
+            beat.cancel()
+            await asyncio.gather(beat, return_exceptions=True)
+
+    async def _keep(self, shard: Document, seconds: float) -> None:
+        claimed = {**_same_look(shard), "poll.claimed_until": {"$ne": None}}
+        while True:
+            await asyncio.sleep(seconds / 3)
+            try:
+                await self._shards.update_one(
+                    claimed, [assign(raw={"poll.claimed_until": expire_in(seconds)})]
+                )
+            except DatabaseError as error:
+                # at worst somebody else looks as well, and the later look counts
+                _log.warning("look not kept", extra={"event": "look_not_kept", "error": str(error)})
 
     async def record_look(
         self,

@@ -141,7 +141,9 @@ class Poller:
 
     async def look(self, shard: Document, late: float = 0.0) -> None:
         """One look at one provider batch; whatever it ends in, the next one is set."""
-        self._reports.looked((await self._look(shard)).value, late)
+        async with self._shards.keeping(shard, self._claim_for):
+            outcome = await self._look(shard)
+        self._reports.looked(outcome.value, late)
 
     async def _look(self, shard: Document) -> LookOutcome:
         try:

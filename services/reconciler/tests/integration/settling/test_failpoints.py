@@ -31,6 +31,9 @@ from floopy_reconciler.main import FAILPOINTS
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 SECRET = "a secret for tests that nobody needs to guess"
+Outcome = tuple[dict[str, bytes], dict[str, Any]]
+"""Content of the batch's files by kind, and the batch."""
+
 ROWS = ("requests", "usage_ledger", "scores")
 PROGRAM = Path(sys.executable).parent / "floopy-reconciler"
 SEGMENT_LINES, SHARD_LINES, LINES = 4, 6, 12
@@ -79,7 +82,7 @@ class Process:
         assert ended.result() == -signal.SIGKILL, self.log.read_text()[-3000:]
 
     async def until(self, drive: Callable[[], Awaitable[Any]]) -> None:
-        """Run until `drive` says so; then the process stops when it is told to."""
+        """Run until `drive` says so."""
         async with self.running() as process:
             try:
                 async with asyncio.timeout(60):
@@ -88,6 +91,13 @@ class Process:
                         await asyncio.sleep(0.05)
             except TimeoutError:
                 pytest.fail("the batch did not end: " + self.log.read_text()[-3000:])
+
+    async def stops_when_told(self) -> None:
+        """Start, become ready, stop."""
+        async with self.running() as process:
+            async with asyncio.timeout(30):
+                while "assigned to partitions" not in self.log.read_text():
+                    await asyncio.sleep(0.05)
             process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(process.wait(), 20) == 0
 
@@ -163,7 +173,7 @@ class Story:
 
 @dataclass
 class Stage:
-    """What all stories share: a provider, a broker and the ids of the batch."""
+    """What all stories share: a provider, a broker and, of those that are not cancelled, all upstream."""
 
     simulator: OwnSimulator
     mongo_uri: str
@@ -171,11 +181,12 @@ class Stage:
     directory: Path
     world_of: Callable[..., Any]
     body: Callable[..., Any]
-    upstreams: dict[bool, Any]
+    upstream: Callable[..., Any]
+    shared: Any
     ids: tuple[str, str]
 
     @asynccontextmanager
-    async def story(self, *, cancelled: bool) -> AsyncIterator[tuple[Story, Process, str]]:
+    async def story(self, upstream: Any, *, cancelled: bool) -> AsyncIterator[tuple[Story, Process, str]]:
         database, prefix = f"test_{uuid.uuid4().hex}", f"{uuid.uuid4().hex[:8]}."
         await create_topics(self.bootstrap, [TopicSpec(*row) for row in creation_list(prefix, 4, 1_000_000)])
         environment = {
@@ -191,7 +202,7 @@ class Stage:
         }
         async with open_mongo(MongoSettings(uri=self.mongo_uri, database=database), "test") as mongo:
             await ensure_indexes(mongo)
-            world = self.world_of(mongo, self.simulator, self.upstreams[cancelled])
+            world = self.world_of(mongo, self.simulator, upstream)
             await world.open()
             try:
                 planted = await self._plant(world, cancelled=cancelled)
@@ -205,11 +216,11 @@ class Stage:
         tag = "cancelled" if cancelled else "plain"
         fates = {RETRIED: "status=500 times=1", REFUSED: "status=400"}
         bodies = [self.body(f"{tag} {n}", sim=fates.get(n)) for n in range(1, LINES + 1)]
-        first = not world.upstream.attempts
+        first_time = not world.upstream.attempts
         await self.simulator.configure(auto=not cancelled)
         planted = await world.plan(bodies, segment_lines=SEGMENT_LINES, shard_lines=SHARD_LINES, ids=self.ids)
         upstream = [await world.submit(planted, shard) for shard in planted.shards]
-        if cancelled and first:
+        if cancelled and first_time:
             await self.simulator.advance(upstream[0], "completed")
             await self.simulator.advance(upstream[1], "in_progress", completed=3)
         return planted
@@ -232,21 +243,23 @@ async def stage(
         tmp_path_factory.mktemp("reconciler"),
         world_of,
         body,
-        {True: upstream(), False: upstream()},
+        upstream,
+        upstream(),
         (new_batch_id(), new_plan_id()),
     )
     assert simulator.stop() == 0
 
 
+async def tell(stage: Stage, upstream: Any, *, cancelled: bool) -> Outcome:
+    """How the story ends when nobody is killed."""
+    async with stage.story(upstream, cancelled=cancelled) as (story, process, _):
+        await process.until(story.go_on)
+        return await story.files(), await story.world.batch(story.planted)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def undisturbed(stage: Stage) -> dict[bool, tuple[dict[str, bytes], dict[str, Any]]]:
-    """Files and final batch of each story when nobody is killed."""
-    found = {}
-    for cancelled in (False, True):
-        async with stage.story(cancelled=cancelled) as (story, process, _):
-            await process.until(story.go_on)
-            found[cancelled] = await story.files(), await story.world.batch(story.planted)
-    return found
+async def undisturbed(stage: Stage) -> Outcome:
+    return await tell(stage, stage.shared, cancelled=False)
 
 
 async def records(bootstrap: str, topic: str) -> list[dict[str, Any]]:
@@ -265,39 +278,59 @@ async def records(bootstrap: str, topic: str) -> list[dict[str, Any]]:
         await consumer.stop()
 
 
-def test_undisturbed_stories_are_what_they_should_be(
-    undisturbed: dict[bool, tuple[dict[str, bytes], dict[str, Any]]],
-) -> None:
-    files, batch = undisturbed[False]
+async def test_undisturbed_batch_is_what_it_should_be(undisturbed: Outcome) -> None:
+    files, batch = undisturbed
+
     assert batch["status"] == "completed"
     assert batch["counts"] == {"total": LINES, "completed": LINES - 1, "failed": 1}
     assert files["output"].count(b"\n") == LINES - 1
-    files, batch = undisturbed[True]
+
+
+async def test_process_stops_when_it_is_told_to(stage: Stage) -> None:
+    async with stage.story(stage.shared, cancelled=False) as (_, process, _):
+        await process.stops_when_told()
+
+
+async def test_undisturbed_cancelled_batch_keeps_what_was_finished(stage: Stage) -> None:
+    files, batch = await tell(stage, stage.upstream(), cancelled=True)
+
     assert batch["status"] == "cancelled"
-    assert batch["counts"]["total"] == LINES
-    assert 3 <= batch["counts"]["failed"] < LINES
+    assert batch["counts"] == {"total": LINES, "completed": 4 + 3, "failed": 5}
     codes = Counter((json.loads(line)["error"] or {}).get("code") for line in files["error"].splitlines())
-    assert codes["batch_cancelled"] == 3
+    assert codes == {None: 2, "batch_cancelled": 3}
 
 
 @pytest.mark.parametrize("name", sorted(FAILPOINTS))
 async def test_killed_there_the_batch_ends_as_if_nothing_had_happened(
-    stage: Stage, undisturbed: dict[bool, tuple[dict[str, bytes], dict[str, Any]]], name: str
+    stage: Stage, undisturbed: Outcome, name: str
 ) -> None:
     cancelled = name.startswith("cancel.")
-    async with stage.story(cancelled=cancelled) as (story, process, prefix):
+    upstream = stage.upstream() if cancelled else stage.shared
+    async with stage.story(upstream, cancelled=cancelled) as (story, process, prefix):
         await process.killed_at(name, story.go_on)
         await process.until(story.go_on)
 
-        files, batch = undisturbed[cancelled]
-        after = await story.world.batch(story.planted)
-        assert await story.files() == files
-        for field in ("status", "counts", "usage", "output_file_id", "error_file_id"):
-            assert after[field] == batch[field], field
-        assert [shard["state"] for shard in await story.world.shards(story.planted)] == ["settled"] * 3
-        ended = await records(stage.bootstrap, full_name(prefix, f"batch.{after['status']}"))
-        assert {event["data"]["batch_id"] for event in ended} == {story.planted.id}
-        assert len({event["id"] for event in ended}) == 1
-        lines = await records(stage.bootstrap, full_name(prefix, "batch.line.completed"))
-        assert {event["data"]["line_no"] for event in lines} == set(range(1, LINES + 1))
-        assert len({event["id"] for event in lines}) == LINES
+        # only afterwards: there is nothing left to cancel for whoever comes second
+        expected = await tell(stage, upstream, cancelled=True) if cancelled else undisturbed
+        await assert_as(expected, story)
+        await assert_told(story, stage.bootstrap, prefix)
+
+
+async def assert_as(expected: Outcome, story: Story) -> None:
+    files, batch = expected
+    after = await story.world.batch(story.planted)
+    assert await story.files() == files
+    for field in ("status", "counts", "usage", "output_file_id", "error_file_id"):
+        assert after[field] == batch[field], field
+    assert {shard["state"] for shard in await story.world.shards(story.planted)} == {"settled"}
+
+
+async def assert_told(story: Story, bootstrap: str, prefix: str) -> None:
+    """One event, however often, of the batch's end and of every line."""
+    after = await story.world.batch(story.planted)
+    ended = await records(bootstrap, full_name(prefix, f"batch.{after['status']}"))
+    assert {event["data"]["batch_id"] for event in ended} == {story.planted.id}
+    assert len({event["id"] for event in ended}) == 1
+    lines = await records(bootstrap, full_name(prefix, "batch.line.completed"))
+    assert {event["data"]["line_no"] for event in lines} == set(range(1, LINES + 1))
+    assert len({event["id"] for event in lines}) == LINES
