@@ -38,6 +38,8 @@ _WATCH_INTERVAL = 1.0
 _LOOK_TIMEOUT = 10.0
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 5.0
+_STUCK = 3
+"""Failures in a row of the same batch after which this process is no longer ready."""
 _GRACE = 15.0
 """Seconds a batch in hand may take when the process is asked to stop."""
 
@@ -72,7 +74,7 @@ class Subscription:
         self._full = full_name(settings.topic_prefix, topic)
         self._take = take
         self._stop = asyncio.Event()
-        self._delay = _FIRST_DELAY
+        self._failures = 0
         self._begun = 0
         self._ended = 0
         self._ready = False
@@ -80,8 +82,8 @@ class Subscription:
 
     @property
     def ready(self) -> bool:
-        """Whether the group has given this process its partitions and the broker still answers."""
-        return self._ready
+        """Whether the broker answers, this process has its partitions, and batches get through."""
+        return self._ready and self._failures < _STUCK
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop`, whatever the broker does. Raises WrongPartitionCount."""
@@ -207,12 +209,12 @@ class Subscription:
             CONSUME_FAILURES.labels(self.topic).inc()
             extra = {"event": "batch_failed", "topic": self.topic, "records": len(records)}
             _log.warning("batch failed, to be taken again", extra=extra, exc_info=error)
-            delay, self._delay = self._delay, min(2 * self._delay, _LONGEST_DELAY)
-            await self._rest(delay)
+            self._failures += 1
+            await self._rest(min(_FIRST_DELAY * 2 ** min(self._failures, 10), _LONGEST_DELAY))
             raise NackMessage from error
         finally:
             self._ended += 1
-        self._delay = _FIRST_DELAY
+        self._failures = 0
         CONSUMED.labels(self.topic).inc(len(records))
         CONSUME_SECONDS.labels(self.topic).observe(time.monotonic() - started)
 
