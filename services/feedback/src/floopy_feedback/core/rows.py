@@ -14,8 +14,8 @@ from floopy_feedback.core.score import Score, Scorer
 from floopy_feedback.ports import Blobs, Contexts, Document
 
 SCORED_ENDPOINT: Final = "/v1/chat/completions"
-_BREATH: Final = 128 * 1024
-"""Bytes of bodies scored before the loop may do something else: a few milliseconds."""
+_BREATH: Final = 32 * 1024
+"""Bytes of bodies scored before the loop may do something else: a millisecond, unless it is hostile."""
 
 
 class RowMaker:
@@ -40,7 +40,7 @@ class RowMaker:
         held = 0
         async for exchange in read_exchanges(self._blobs, chat):
             rows.append(self._scored(exchange))
-            held += _size(exchange)
+            held += size_of(exchange.line)
             if held > _BREATH:
                 held = 0
                 await asyncio.sleep(0)
@@ -69,9 +69,9 @@ def _unscored(line: LineCompleted, contexts: Mapping[str, Document]) -> Document
     return _error(line, "no_response") if line.response is None else None
 
 
-def _size(exchange: Exchange) -> int:
-    response = exchange.line.response
-    return exchange.line.request.length + (0 if response is None else response.length)
+def size_of(line: LineCompleted) -> int:
+    """Bytes of the line's bodies."""
+    return line.request.length + (0 if line.response is None else line.response.length)
 
 
 def _error(line: LineCompleted, reason: str) -> Document:

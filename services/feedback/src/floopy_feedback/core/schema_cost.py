@@ -8,7 +8,7 @@ level.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
@@ -18,10 +18,8 @@ MAX_NODES: Final = 4_000
 MAX_DEPTH: Final = 64
 _MOST: Final = 1 << 50
 """Where counting stops: too much is too much."""
-_SETTLES_WITHIN: Final = 16
-"""Levels counted at once; a schema that has not settled by then is counted as deep as its answer."""
-_MOST_COUNTED: Final = 60_000
-"""Subschemas times levels: counting itself takes about a microsecond each."""
+_MOST_COUNTED: Final = 20_000
+"""Subschemas times levels: counting takes about 5 us each; a recursive schema is counted level by level."""
 _REPEATS: Final = re.compile(r"\{(\d{1,6})?,?(\d{1,6})?\}")
 
 _SINGLE_IN_PLACE: Final = ("not", "if", "then", "else")
@@ -74,32 +72,33 @@ class SchemaCost:
         self._number(schema)
         while len(self._nodes) < len(self._schemas):
             self._nodes.append(self._read(self._schemas[len(self._nodes)]))
-        self._order = self._in_place_order()
-        nothing = [Visits(0, 0)] * len(self._nodes)
-        self._levels = [self._level(nothing)]
-        self.bounded = self._settles()
+        in_place = self._children_first(lambda node: node.in_place)
+        if in_place is None:
+            # an instance never ends such a loop; a loop through the next level ends with the instance
+            raise SchemaUnusable("a reference leads back to itself")
+        self._in_place = in_place
+        everything = self._children_first(lambda node: node.in_place + node.below_any + node.below_named)
+        self.bounded = everything is not None
+        self._levels = [
+            self._counted(in_place, self._nothing()) if everything is None else self._counted(everything)
+        ]
 
     def visits(self, depth: int) -> Visits:
         """What an instance with `depth` levels of arrays and objects takes at most. Raises SchemaUnusable."""
         while len(self._levels) <= depth and not self.bounded:
             if len(self._levels) * len(self._nodes) > _MOST_COUNTED:
                 raise SchemaUnusable("too large for an answer this deep")
-            self._levels.append(self._level(self._levels[-1]))
+            self._levels.append(self._counted(self._in_place, self._levels[-1]))
         return self._levels[min(depth, len(self._levels) - 1)][0]
 
-    def _settles(self) -> bool:
-        """Whether the count stops growing with the instance's depth: the schema is not recursive."""
-        for _ in range(_SETTLES_WITHIN):
-            following = self._level(self._levels[-1])
-            if following == self._levels[-1]:
-                return True
-            self._levels.append(following)
-        return False
+    def _nothing(self) -> list[Visits]:
+        return [Visits(0, 0)] * len(self._nodes)
 
-    def _level(self, below: list[Visits]) -> list[Visits]:
-        """The visits of every subschema, given those of the next level."""
-        counts = list(below)
-        for number in self._order:
+    def _counted(self, order: list[int], next_level: list[Visits] | None = None) -> list[Visits]:
+        """The visits of every subschema, given those of the next level; None: of all levels at once."""
+        counts = self._nothing()
+        below = counts if next_level is None else next_level
+        for number in order:
             node = self._nodes[number]
             again = [counts[child] for child in node.in_place] + [below[child] for child in node.below_any]
             named = [below[child] for child in node.below_named]
@@ -110,26 +109,20 @@ class SchemaCost:
             counts[number] = Visits(places, characters)
         return counts
 
-    def _in_place_order(self) -> list[int]:
-        """Every node after those it applies in place; a circle would never end by itself."""
-        order: list[int] = []
-        state = [0] * len(self._nodes)
-        for start in range(len(self._nodes)):
-            stack = [(start, iter(self._nodes[start].in_place))] if state[start] == 0 else []
-            state[start] = max(state[start], 1)
-            while stack:
-                number, children = stack[-1]
-                child = next(children, None)
-                if child is None:
-                    stack.pop()
-                    state[number] = 2
-                    order.append(number)
-                elif state[child] == 1:
-                    raise SchemaUnusable("a reference leads back to itself")
-                elif state[child] == 0:
-                    state[child] = 1
-                    stack.append((child, iter(self._nodes[child].in_place)))
-        return order
+    def _children_first(self, children: Callable[[_Node], list[int]]) -> list[int] | None:
+        """Every subschema after those it leads to; None when they go round in a circle."""
+        waiting = [len(set(children(node))) for node in self._nodes]
+        parents: list[list[int]] = [[] for _ in self._nodes]
+        for number, node in enumerate(self._nodes):
+            for child in set(children(node)):
+                parents[child].append(number)
+        order = [number for number, open_children in enumerate(waiting) if open_children == 0]
+        for number in order:
+            for parent in parents[number]:
+                waiting[parent] -= 1
+                if waiting[parent] == 0:
+                    order.append(parent)
+        return order if len(order) == len(self._nodes) else None
 
     def _number(self, schema: Any) -> int:
         known = self._numbers.get(id(schema))

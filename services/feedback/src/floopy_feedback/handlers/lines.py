@@ -1,13 +1,17 @@
 """Takes deliveries of line events: rows, then events of what is stored, then receipts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from floopy_common.chassis.consumer import LineRecord
 from floopy_common.events.scores import LINE_SCORED, scored_event
 from floopy_common.stores.confirming import PARKED, Confirming, SegmentRun, Wanted, runs_of
-from floopy_feedback.core.rows import RowMaker
+from floopy_feedback.core.rows import RowMaker, size_of
 from floopy_feedback.metrics import count_rows
 from floopy_feedback.ports import Document, Hit, Rows, Sender
+
+_PART: Final = 16 * 1024 * 1024
+"""Bytes of bodies scored before their rows are stored: whole deliveries, unless their lines are large."""
 
 
 class LineScorer:
@@ -26,7 +30,8 @@ class LineScorer:
         """Return once every line has its row and its event, and every complete segment its receipt."""
         runs = runs_of(records)
         wanted = await self._confirming.wanted(runs)
-        await self._confirming.store(await self._rows(wanted))
+        for part in _parts(wanted):
+            await self._confirming.store(await self._rows(part))
         await self._publish(runs)
         self._hit("feedback.after_scored_events")
         await self._confirming.confirm(runs)
@@ -47,3 +52,20 @@ class LineScorer:
                     events.setdefault(partition, []).append((row["_id"].encode(), scored_event(row)))
         for partition, records in events.items():
             await self._sender.send_batch(LINE_SCORED, partition, records)
+
+
+def _parts(wanted: Sequence[Wanted]) -> Iterator[list[Wanted]]:
+    """Lines to score and store together, few when they are large.
+
+    What is stored stays: a delivery that takes longer than the broker waits for would never end otherwise.
+    """
+    part: list[Wanted] = []
+    held = 0
+    for one in wanted:
+        part.append(one)
+        held += size_of(one.record.line)
+        if held >= _PART:
+            yield part
+            part, held = [], 0
+    if part:
+        yield part
