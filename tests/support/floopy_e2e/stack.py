@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from openai import AsyncOpenAI
 
-from floopy_e2e.simulator import Simulator
+from floopy.simulation import Simulator
 from floopy_e2e.waiting import eventually
 
 FAST = {
