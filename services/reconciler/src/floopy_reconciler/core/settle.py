@@ -151,6 +151,7 @@ class Settler:
         if batch is None or batch.get("plan") is None:
             raise LookupError(f"shard {shard['_id']} belongs to no planned batch")
         read = await self._read(batch, shard, look, results)
+        whole = is_whole(look, read.joined, len(read.lines))
         downloads = shard.get("downloads") or 0
         if read.joined.all_foreign:
             _log.error(
@@ -159,15 +160,14 @@ class Settler:
             )
             self._reports.detached()
             await hold.detach()
-        elif downloads < self._bound(look, results, read):
+        elif not whole and downloads < self._bound(results):
             await hold.download_again(self._patience.delay(downloads))
         else:
-            await self._keep(hold, batch, results, read, ended_as(look, batch, gone=results.gone))
+            ended = ended_as(look, batch, gone=results.gone and not whole)
+            await self._keep(hold, batch, results, read, ended)
 
-    def _bound(self, look: Look, results: _Results, read: _Read) -> int:
-        """How often these results are worth fetching again."""
-        if is_whole(look, read.joined, len(read.lines)):
-            return 0
+    def _bound(self, results: _Results) -> int:
+        """How often results that are not whole are worth fetching."""
         return self._patience.for_lines if results.paths and not results.gone else self._patience.for_files
 
     async def _read(self, batch: Document, shard: Document, look: Look, results: _Results) -> _Read:
