@@ -107,7 +107,8 @@ async def test_a_batch_is_metered_recorded_and_settled(bench: Bench) -> None:
     assert said["data"]["cost_nano_usd"] == usage["cost_nano_usd"]
 
 
-async def test_a_rollup_tells_usage_apart_by_model_and_hour(bench: Bench) -> None:
+async def test_a_rollup_tells_usage_apart_by_model_and_hour(local_bench: Bench) -> None:
+    bench = local_bench
     batch_id = new_batch_id()
     lines = _mixed(batch_id)
     async with bench.service(SERVICE):
@@ -161,7 +162,8 @@ def _group(bench: Bench) -> str:
         "metering.after_settle",
     ],
 )
-async def test_killed_between_any_two_steps_the_state_is_exact(bench: Bench, name: str) -> None:
+async def test_killed_between_any_two_steps_the_state_is_exact(local_bench: Bench, name: str) -> None:
+    bench = local_bench
     batch_id = new_batch_id()
     await _planned(bench, batch_id)
     lines = _mixed(batch_id)
@@ -226,9 +228,10 @@ async def _revision(bench: Bench, batch_id: str, revision: int) -> Document | No
     ("status", "plan"), [("failed", {"segments": 3, "month": MONTH}), ("cancelled", None)]
 )
 async def test_a_batch_that_ended_without_segments_gives_its_reservation_back(
-    bench: Bench, status: str, plan: Document | None
+    local_bench: Bench, status: str, plan: Document | None
 ) -> None:
     """No event tells of it: what an event would do at once, the scan does a little later."""
+    bench = local_bench
     batch_id, open_id = new_batch_id(), new_batch_id()
     await _planned(bench, open_id)
     await _planned(bench, batch_id, status=status, plan=plan)
@@ -244,7 +247,8 @@ async def test_a_batch_that_ended_without_segments_gives_its_reservation_back(
     assert await bench.rows("usage_batches") == []
 
 
-async def test_an_event_settles_without_waiting_for_the_scan(bench: Bench) -> None:
+async def test_an_event_settles_without_waiting_for_the_scan(local_bench: Bench) -> None:
+    bench = local_bench
     batch_id = new_batch_id()
     async with bench.service(SERVICE, FLOOPY_SCAN__INTERVAL="3600"):
         await _planned(bench, batch_id, status="failed")

@@ -33,6 +33,8 @@ REPEATED = Counter("floopy_lines_repeated_total", "Delivered lines that had thei
 _DUPLICATE_KEY = 11000
 _PASSING = frozenset({6, 7, 50, 89, 91, 112, 189, 262, 9001, 10058, 10107, 11600, 11602, 13435, 13436})
 """Codes that say nothing about the document: the server's state, a time limit, a write conflict."""
+_WHOLE = frozenset({22, 10334})
+"""Codes with which the server refuses a whole insert for one document: no BSON, too large."""
 _AT_ONCE = 4
 """Segments looked after at the same time; measured: more in flight gains nothing."""
 
@@ -175,11 +177,10 @@ class Confirming:
             return []
         try:
             await self._rows.insert_missing([row for _, row in rows])
-        except DatabaseError as error:
-            return [(rows[position][0], reason) for position, reason in _refusals(error).items()]
-        except (OSError, RuntimeError):
-            raise
-        except Exception as error:  # noqa: BLE001 - the driver cannot encode one of the rows; halving finds it
+        except Exception as error:  # noqa: BLE001 - sorted out below: raised again unless a row is the cause
+            refusals = _refusals(error)
+            if refusals is not None:
+                return [(rows[position][0], reason) for position, reason in refusals.items()]
             if len(rows) == 1:
                 return [(rows[0][0], f"{type(error).__name__}: {error}")]
             half = len(rows) // 2
@@ -190,15 +191,9 @@ class Confirming:
         """Put a row in the place of a parked one; why not, when it can never be stored."""
         try:
             await self._rows.replace({"_id": row["_id"], "status": PARKED}, row)
-        except DatabaseError as error:
-            code = getattr(error, "code", None)
-            if code is None or code in _PASSING:
-                raise
-            return str(error)
-        except (OSError, RuntimeError):
-            raise
-        except Exception as error:  # noqa: BLE001 - the driver cannot encode the row
-            return f"{type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001 - sorted out below: raised again unless the row is the cause
+            refusals = _refusals(error)
+            return f"{type(error).__name__}: {error}" if refusals is None else refusals[0]
         return None
 
     async def _confirm(self, run: SegmentRun) -> None:
@@ -232,10 +227,22 @@ def _parked_of(run: SegmentRun) -> Document:
     return {"status": PARKED, "batch_id": run.batch_id, "segment": run.segment.no, **run.whole}
 
 
-def _refusals(error: DatabaseError) -> dict[int, str]:
-    """Position and reason of each row the server refused; anything that is not about a row is raised."""
+def _refusals(error: Exception) -> dict[int, str] | None:
+    """Position and reason of each row the server refused, None where some row is the cause but not which.
+
+    Anything that is not about a row is raised again.
+    """
+    if not isinstance(error, DatabaseError):
+        # the driver could not encode a row; what the network or the process does is no row's fault
+        if isinstance(error, OSError | RuntimeError):
+            raise error
+        return None
+    if getattr(error, "code", None) in _WHOLE:
+        return None
     details = getattr(error, "details", None) or {}
-    failures = [one for one in details.get("writeErrors", []) if one["code"] != _DUPLICATE_KEY]
+    # a single write's details are those of its one failure
+    told = [details] if "index" in details else details.get("writeErrors", [])
+    failures = [one for one in told if one["code"] != _DUPLICATE_KEY]
     if not failures or details.get("writeConcernErrors") or any(one["code"] in _PASSING for one in failures):
         raise error
     return {one["index"]: f"MongoDB {one['code']}: {one['errmsg']}" for one in failures}
