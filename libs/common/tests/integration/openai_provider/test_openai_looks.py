@@ -273,6 +273,18 @@ async def test_a_list_that_is_oldest_first_is_read_to_its_end(make_account: Make
         assert await account.found("file-249") == ["batch_249"]
 
 
+async def test_cancel_of_a_batch_that_is_being_cancelled_may_be_refused(make_account: MakeAccount) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        if request.method == "POST":
+            return web.json_response({"error": {"message": "Already."}}, status=409)
+        return web.json_response({**_entry(1, 1_000), "status": "cancelling"})
+
+    async with odd_server(answer) as url:
+        seen = await make_account(url).client.cancel("batch_1")
+
+    assert seen.status is ProviderStatus.CANCELLING
+
+
 async def test_a_moment_within_a_second_leaves_out_nothing_of_that_second(
     make_account: MakeAccount,
 ) -> None:

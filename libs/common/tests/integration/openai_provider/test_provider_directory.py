@@ -124,7 +124,10 @@ async def test_only_so_many_clients_are_remembered(
 ) -> None:
     monkeypatch.setattr(clients, "MAX_CLIENTS", 2)
     ids = [(await accounts.create("org", "openai", None, SecretStr("sk-x")))["_id"] for _ in range(3)]
-    first, second, _ = [await directory.for_account(account_id) for account_id in ids]
+    first, second = [await directory.for_account(account_id) for account_id in ids[:2]]
+    await directory.for_account(ids[0])
 
-    assert await directory.for_account(ids[1]) is second
-    assert await directory.for_account(ids[0]) is not first
+    await directory.for_account(ids[2])
+
+    assert await directory.for_account(ids[0]) is first
+    assert await directory.for_account(ids[1]) is not second
