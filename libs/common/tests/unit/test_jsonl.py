@@ -59,9 +59,10 @@ def test_a_bom_is_no_part_of_the_first_line(parts: list[bytes], piece: int) -> N
 
     assert found[0][:2] == (1, 3)
     assert all(line is not None and content[at : at + len(line)] == line for _, at, line in found)
-    assert b"\n".join(line for _, _, line in found if line is not None) + b"\n" == content[3:].removesuffix(
-        b"\n"
-    ) + b"\n"
+    assert (
+        b"\n".join(line for _, _, line in found if line is not None) + b"\n"
+        == content[3:].removesuffix(b"\n") + b"\n"
+    )
 
 
 def test_a_bom_later_in_the_file_is_left_alone() -> None:

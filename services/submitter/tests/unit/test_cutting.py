@@ -119,6 +119,19 @@ def test_a_shard_ends_early_only_where_a_segment_does(
             assert between & last_of_segments
 
 
+@settings(deadline=None)
+@given(st.integers(1, 400), st.integers(1, 60), st.integers(1, 40))
+def test_equal_lines_are_all_cut_whatever_the_sizes(count: int, segment: int, shard: int) -> None:
+    _, shards = cut(plain(count), SegmentLimits(segment, 10**9), ShardLimits(shard, 10**9))
+
+    assert [s.first_line for s in shards] == [1, *(s.last_line + 1 for s in shards[:-1])]
+    assert shards[-1].last_line == count
+    for each in shards:
+        assert each.lines == each.last_line - each.first_line + 1 <= shard
+        first, last = ((line - 1) // segment for line in (each.first_line, each.last_line))
+        assert each.segments == list(range(first, last + 1))
+
+
 def _holds(shard: Shard, line: Line) -> bool:
     return line.group == shard.group and shard.first_line <= line.line_no <= shard.last_line
 
