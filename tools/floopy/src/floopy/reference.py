@@ -1,4 +1,4 @@
-"""Writes docs/reference from the code: settings, topics, collections, failpoints.
+"""Writes docs/reference from the code: settings, topics, collections, failpoints, metrics.
 
 python -m floopy.reference docs/reference
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import REGISTRY
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
@@ -35,6 +36,7 @@ def pages() -> dict[str, str]:
         "topics.md": _topics(),
         "collections.md": _collections(),
         "failpoints.md": _failpoints(),
+        "metrics.md": _metrics(),
     }
 
 
@@ -120,16 +122,30 @@ def _collections() -> str:
 
 
 def _failpoints() -> str:
-    for package in _SERVICES:
-        _import_all(package)
-    _import_all("floopy_common.chassis")
+    _import_services()
     rows = [(f"`{name}`", moment) for name, moment in sorted(FAILPOINTS.items())]
     intro = "`FLOOPY_FAIL_AT=<name>` kills the process with SIGKILL at that step; for tests."
     return _table("Failpoints", intro, ("name", "the moment"), rows)
 
 
+def _metrics() -> str:
+    _import_services()
+    families = [family for family in REGISTRY.collect() if family.name.startswith("floopy_")]
+    rows = [
+        (f"`{family.name}{'_total' * (family.type == 'counter')}`", family.type, family.documentation)
+        for family in sorted(families, key=lambda family: family.name)
+    ]
+    intro = "Each service shows its own on `/metrics`; none carries an organisation as a label."
+    return _table("Metrics", intro, ("metric", "kind", "what it says"), rows)
+
+
+def _import_services() -> None:
+    for package in (*_SERVICES, "floopy_common.chassis"):
+        _import_all(package)
+
+
 def _import_all(package: str) -> None:
-    """Failpoints are declared where they are hit, so every module must have been imported."""
+    """Failpoints and metrics are declared where they are used, so every module must have been imported."""
     found = importlib.import_module(package)
     for module in pkgutil.walk_packages(found.__path__, f"{package}."):
         if not module.name.endswith("__main__"):
