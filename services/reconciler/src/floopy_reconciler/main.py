@@ -70,6 +70,8 @@ FAILPOINTS = {
 }
 failpoints.declare(FAILPOINTS)
 
+_SCANS_PER_TURN = 5
+"""What moves a batch gives it a turn at once, so turns nobody asked for are for what a crash left unsaid."""
 _SEGMENTS = 2
 """Segments one process writes at the same time: while one waits for the database the other is rendered."""
 _EMIT_WAIT = (0.5, 30.0)
@@ -294,7 +296,7 @@ def turns_loop(base: Base) -> Loop:
             hit=base.hit,
         ),
         graces=Graces(settings.batch.cancel_grace, settings.batch.expiry_grace),
-        interval=settings.scan.interval,
+        interval=settings.scan.interval * _SCANS_PER_TURN,
         wakers=Wakers(base.bells.ring("looks"), base.bells.ring("segments")),
         now=base.clock.now,
     )

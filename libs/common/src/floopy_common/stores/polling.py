@@ -138,16 +138,19 @@ class PollStore:
 
     @asynccontextmanager
     async def keeping(self, shard: Document, seconds: float) -> AsyncIterator[None]:
-        """Keep a claimed look one's own while the body runs, for `seconds` beyond a crash."""
-        beat = asyncio.create_task(self._keep(shard, seconds))
+        """Keep a claimed look one's own while the body runs: to a crash it is lost for `seconds`."""
+        claimed = {**_same_look(shard), "poll.claimed_until": {"$ne": None}}
+        beat = asyncio.create_task(self._keep(claimed, seconds))
         try:
             yield
+        except asyncio.CancelledError:
+            await self._shards.update_one(claimed, {"$set": {"poll.claimed_until": None}})
+            raise
         finally:
             beat.cancel()
             await asyncio.gather(beat, return_exceptions=True)
 
-    async def _keep(self, shard: Document, seconds: float) -> None:
-        claimed = {**_same_look(shard), "poll.claimed_until": {"$ne": None}}
+    async def _keep(self, claimed: Document, seconds: float) -> None:
         while True:
             await asyncio.sleep(seconds / 3)
             try:

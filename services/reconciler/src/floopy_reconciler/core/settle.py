@@ -115,17 +115,18 @@ class Settler:
     async def _collect(self, hold: Hold, look: Look, provider: BatchProvider) -> None:
         results = _Results()
         try:
-            try:
-                await self._fetch(look, provider, results)
-            except ProviderError as error:
-                _log.warning(
-                    "results did not come through",
-                    extra={"event": "download_failed", "shard_id": hold.shard["_id"], "cause": str(error)},
-                )
-                await hold.let_go(self._patience.delay(hold.shard.get("downloads") or 0))
-                return
+            await self._fetch(look, provider, results)
             self._hit("settle.after_download")
             await self._judge(hold, look, results)
+        except ProviderError as error:
+            _log.warning(
+                "results did not come through",
+                extra={"event": "download_failed", "shard_id": hold.shard["_id"], "cause": str(error)},
+            )
+            await hold.let_go(self._patience.delay(hold.shard.get("downloads") or 0))
+        except asyncio.CancelledError:
+            await hold.let_go(0)
+            raise
         finally:
             for path in results.paths.values():
                 self._archives.forget(path)

@@ -318,6 +318,15 @@ async def test_killed_there_the_batch_ends_as_if_nothing_had_happened(
         await assert_told(story, stage.bootstrap, prefix)
 
 
+async def test_two_at_once_end_the_batch_as_one_does(stage: Stage, undisturbed: Outcome) -> None:
+    async with stage.story(stage.shared, cancelled=False) as (story, process, prefix):
+        async with process.running():
+            await process.until(story.go_on)
+
+        await assert_as(undisturbed, story)
+        await assert_told(story, stage.bootstrap, prefix)
+
+
 async def assert_as(expected: Outcome, story: Story) -> None:
     files, batch = expected
     after = await story.world.batch(story.planted)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -65,6 +65,30 @@ async def test_claim_that_ran_out_is_taken_over_and_its_look_changes_nothing(
     assert await record(polls, late) is None
     (shard,) = await polls._shards.find_all({})
     assert shard["provider_status"] == "completed"
+
+
+async def test_look_that_takes_long_stays_ones_own(polls: PollStore, planted: Any, wait_for: Any) -> None:
+    (due,) = await polls.due_looks(10)
+    looking = await polls.claim_look(due["_id"], 0.3)
+    assert looking is not None
+    claimed_until = looking["poll"]["claimed_until"]
+
+    async def past_the_claim() -> bool:
+        assert await polls.due_looks(10) == []
+        return datetime.now(UTC) > claimed_until + timedelta(seconds=0.3)
+
+    async with polls.keeping(looking, 0.3):
+        await wait_for(past_the_claim, "more time than was claimed")
+
+
+async def test_look_that_is_stopped_is_due_for_others_at_once(polls: PollStore, planted: Any) -> None:
+    looking = await claim(polls)
+
+    with pytest.raises(asyncio.CancelledError):
+        async with polls.keeping(looking, 30):
+            raise asyncio.CancelledError
+
+    assert len(await polls.due_looks(10)) == 1
 
 
 async def test_asking_during_a_look_brings_another_at_once(

@@ -34,10 +34,11 @@ PATIENCE = 2
 class Bench:
     """The poller with everything real behind it."""
 
-    def __init__(self, mongo: Mongo, world: Any, poller: Poller) -> None:
+    def __init__(self, mongo: Mongo, world: Any, poller: Poller, pools: Pools) -> None:
         self.mongo = mongo
         self.world = world
         self.poller = poller
+        self.pools = pools
 
     async def collect(self, planted: Any, wait_for: Callable[..., Any]) -> list[dict[str, Any]]:
         """Poll until no shard is with the provider any more; the shards then."""
@@ -101,7 +102,7 @@ async def bench(mongo: Mongo, world: Any, sim: OwnSimulator, tmp_path: Path) -> 
             now=lambda: datetime.now(UTC),
             hit=lambda _: None,
         )
-        yield Bench(mongo, world, poller)
+        yield Bench(mongo, world, poller, pools)
         await pools.close()
     # the scratch copy of a download never outlives it
     assert not list((tmp_path / "scratch").glob("*.part"))
@@ -220,6 +221,25 @@ async def test_download_that_fails_is_tried_again(
     (shard,) = await collect(planted)
 
     assert shard["ended"] == "finished"
+    assert set(await bench.entries(shard)) == {1}
+
+
+async def test_download_that_is_stopped_is_anybodys_at_once(
+    bench: Bench, world: Any, collect: Any, body: Any, sim: OwnSimulator, wait_for: Any
+) -> None:
+    held = await sim.fault("files.content", {"kind": "hold"}, times=1)
+    planted = await world.submitted([body("a")])
+
+    async def downloading() -> bool:
+        await bench.poller.step()
+        return bool((await sim.fault_state(held))["waiting"])
+
+    await wait_for(downloading, "a download under way")
+    await bench.pools.downloads.close()
+
+    (shard,) = await world.shards(planted)
+    assert (shard["state"], shard["lease"]["token"]) == ("downloading", None)
+    (shard,) = await collect(planted)
     assert set(await bench.entries(shard)) == {1}
 
 
