@@ -1,5 +1,6 @@
 """Puts the submitter together and runs it; the only place that constructs."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from floopy_common.chassis import failpoints
@@ -57,8 +58,8 @@ failpoints.declare(
     }
 )
 
-_GRACE = 20.0
-"""Seconds that submits under way get to finish in when the process is told to stop."""
+_GRACE = 8.0
+"""Seconds that submits under way get when the process is told to stop: less than what `floopy up` waits."""
 _GAUGE_INTERVAL = 10.0
 _PLANNERS = 2
 """Batches planned beside each other, so that a small one need not wait for a large one."""
@@ -90,8 +91,7 @@ async def run(settings: Settings) -> None:
                 *(loop.run(runtime.stop) for loop in wiring.loops.values()), consumer.run(runtime.stop)
             )
         finally:
-            for slots in wiring.slots:
-                await slots.close(_GRACE)
+            await asyncio.gather(*(slots.close(_GRACE) for slots in wiring.slots))
 
 
 class Wiring:

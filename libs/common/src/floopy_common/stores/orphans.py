@@ -89,10 +89,9 @@ class OrphanStore:
             "failures": 0,
             "settled": False,
         }
-        if not await self._orphans.insert_new({"_id": key, **row, "next_at": None, "found_at": None}):
-            return False
-        await self._orphans.update_one({"_id": key}, [assign(now=["found_at"])])
-        return True
+        # matches no row that exists, so that only the first writer's clock and reason are kept
+        new = {"_id": key, "settled": {"$exists": False}}
+        return await self._orphans.upsert(new, [assign(row, now=["found_at", "next_at"])])
 
     async def known(self, account_id: str, provider_batch_ids: Collection[str]) -> set[str]:
         """Those of the provider batches that are orphans."""

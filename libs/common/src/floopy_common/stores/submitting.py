@@ -122,7 +122,7 @@ class SubmitHold:
     async def recorded(
         self, provider_batch_id: str, pending: Document, interval: float, resolution: str | None
     ) -> None:
-        """The provider batch is known; `pending` is the event of it, the first look comes after `interval`."""
+        """The provider batch is known; `pending` tells others, the first look comes after `interval`."""
         poll = {"interval": interval, "failures": 0, "started_at": None, "last_at": None, "asked_at": None}
         created = {"provider_batch_id": provider_batch_id, "resolution": resolution}
         await self._write(
@@ -156,7 +156,7 @@ class SubmitHold:
         waiting_since = {"$ifNull": ["$queued_since", "$$NOW"]}
         await self._write(
             [
-                self._on_last(phase, {"resolution": anew}),
+                self._on_last(phase, {"resolution": anew} if anew else {}),
                 assign(
                     {
                         "state": ShardState.WAITING.value,

@@ -50,14 +50,16 @@ class ShardInput:
                     total += upstream_length(entry.line_no, url, len(_body(data, base, entry)))
         return total
 
-    async def chunks(self, batch: Document, shard: Document, nonce: str) -> AsyncGenerator[bytes, None]:
+    async def chunks(
+        self, batch: Document, shard: Document, nonce: str, announced: int
+    ) -> AsyncGenerator[bytes, None]:
         """The upstream lines of the shard in input order, in pieces of about 256 KiB.
 
-        Raises BlobCorrupt when the input is not what was indexed.
+        Raises BlobCorrupt when the input is not what was indexed, or not `announced` bytes long.
         """
         url = shard["endpoint"]
         pending: list[bytes] = []
-        size = 0
+        size = total = 0
         async with aclosing(self._spans(batch, shard)) as spans:
             async for entries, data, base in spans:
                 for entry in entries:
@@ -66,7 +68,10 @@ class ShardInput:
                     size += len(line)
                     if size >= CHUNK:
                         yield b"".join(pending)
+                        total += size
                         pending, size = [], 0
+        if total + size != announced:
+            raise BlobCorrupt(f"{shard['_id']} has {total + size} bytes, not the planned {announced}")
         if pending:
             yield b"".join(pending)
 

@@ -171,10 +171,11 @@ class Submitter:
         if attempt["input_file_id"] is not None:
             return True
         shard = hold.shard
+        size = await self._inputs.size(batch, shard)
         upload = AttemptInput(
             name=f"floopy-{shard['batch_id']}-{attempt['id']}.jsonl",
-            size=await self._inputs.size(batch, shard),
-            chunks=self._inputs.chunks(batch, shard, attempt["nonce"]),
+            size=size,
+            chunks=self._inputs.chunks(batch, shard, attempt["nonce"], size),
         )
         input_file_id = await provider.prepare(upload)
         self._hit("submit.after_upload")

@@ -125,3 +125,30 @@ async def _orphans_settled(world: Any, count: int) -> bool:
 async def _all_submitted(world: Any, batch_id: str, plan_id: str, count: int) -> bool:
     mine = [shard for shard in await world.shards(batch_id) if shard["plan_id"] == plan_id]
     return [shard["state"] for shard in mine] == ["submitted"] * count
+
+
+async def test_a_stopped_process_finishes_the_create_it_is_in(
+    world: Any, new_process: Callable[[], Any], make_lines: Any, quiet: None, simulator: Any
+) -> None:
+    held = await simulator.fault("batches.create", {"kind": "hold", "when": "after"})
+    batch_id = await world.plan(make_lines(2), await world.account())
+    process = new_process()
+    await process.start(FLOOPY_SUBMIT__CREATE_TIMEOUT="20", FLOOPY_SUBMIT__SETTLE_WINDOW="30")
+    await world.eventually(lambda: world.holding(held), "a create under way")
+
+    process.send(signal.SIGTERM)
+    await simulator.release(held)
+
+    assert await process.died() == 0
+    assert [s["state"] for s in await world.shards(batch_id)] == ["submitted"]
+    await world.assert_one_kept_for_each(batch_id)
+
+
+async def test_settings_under_which_a_create_could_be_repeated_are_refused(
+    new_process: Callable[[], Any],
+) -> None:
+    process = new_process()
+    await process.start(FLOOPY_SUBMIT__CREATE_TIMEOUT="3", FLOOPY_SUBMIT__SETTLE_WINDOW="3")
+
+    assert await process.died() == 1
+    assert "UnsafeSettings" in process.log.read_text()

@@ -3,9 +3,11 @@
 import hashlib
 import itertools
 import json
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from prometheus_client import REGISTRY
 
 from floopy_common.domain.shard import AttemptPhase, WaitReason
 
@@ -311,3 +313,46 @@ async def test_the_lease_outlives_the_create_call(
 
     creating_at = shard["attempts"][-1]["creating_at"]
     assert shard["lease"]["expires_at"] >= creating_at + timedelta(seconds=20)
+
+
+async def test_an_input_that_is_not_as_long_as_planned_is_not_sent(
+    world, running, make_lines, simulator
+) -> None:
+    batch_id = await world.plan(make_lines(3), await world.account())
+    await world.update("shards", (await world.shard(batch_id))["_id"], bytes=5)
+
+    async with running():
+        (shard,) = await world.in_state(batch_id, "waiting")
+
+    assert shard["waiting"]["reason"] == WaitReason.UNAVAILABLE
+    assert await simulator.calls("batches.create") == []
+
+
+async def test_metrics_count_moves_durations_and_waiting_shards(
+    world, running, make_lines, quiet, simulator, eventually
+) -> None:
+    def read(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(name, labels) or 0.0
+
+    moved, adopted = read("floopy_shard_moves_total", to="submitted"), _adopted(read)
+    await simulator.fault("batches.create", {"kind": "drop", "when": "after"})
+    lost = await world.plan(make_lines(1), await world.account())
+    async with running():
+        await world.in_state(lost, "submitted")
+    await simulator.fault("batches.create", {"kind": "status", "status": 429}, times=None)
+    waiting = await world.plan(make_lines(1), await world.account())
+    async with running(FLOOPY_WAITING__MIN="60", FLOOPY_WAITING__MAX="60"):
+        await world.in_state(waiting, "waiting")
+    async with running("submitting"):
+
+        async def shown() -> bool:
+            return read("floopy_shards_waiting", reason="rate_limited") == 1
+
+        await eventually(shown, "the gauge")
+
+    assert read("floopy_shard_moves_total", to="submitted") == moved + 1
+    assert _adopted(read) == adopted + 1
+
+
+def _adopted(read: Callable[..., float]) -> float:
+    return read("floopy_submit_ambiguous_total", provider="openai", resolution="adopted")
