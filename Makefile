@@ -41,6 +41,9 @@ check: lint types contracts ## All three
 reference: setup ## Write docs/reference from the code
 	$(BIN)/python -m floopy.reference docs/reference
 
+events: setup ## Write contracts/events from the code
+	$(BIN)/python -m floopy.contracts contracts/events
+
 ##@ Test
 test: setup ## Every suite
 	$(BIN)/pytest $(ARGS)
@@ -64,4 +67,4 @@ kafka: setup ## Fetch Apache Kafka (Java 17 and Maven needed); the local system 
 clean: ## Remove what the commands above made
 	rm -rf .venv .cache .floopy
 
-.PHONY: help setup lock fmt lint types contracts check reference test test-unit bench up demo kafka clean
+.PHONY: help setup lock fmt lint types contracts check reference events test test-unit bench up demo kafka clean
