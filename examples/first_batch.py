@@ -1,6 +1,6 @@
 """The first batch, with the official OpenAI SDK: upload, create, wait, download.
 
-    OPENAI_BASE_URL=... OPENAI_API_KEY=... python examples/first_batch.py requests.jsonl output.jsonl
+OPENAI_BASE_URL=... OPENAI_API_KEY=... python examples/first_batch.py requests.jsonl output.jsonl
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Writes some 200 real requests: the standard library's own docstrings, to summarise and to classify.
 
-    python examples/make_requests.py requests.jsonl [--model gpt-4o-mini]
+python examples/make_requests.py requests.jsonl [--model gpt-4o-mini]
 """
 
 import argparse
@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MODULES = (
-    "argparse asyncio base64 bisect collections concurrent.futures configparser contextlib copy csv dataclasses "
-    "datetime decimal difflib email.message enum fractions functools glob gzip hashlib heapq html http.client "
-    "inspect io ipaddress itertools json logging math mimetypes pathlib pickle queue random re sched secrets "
-    "shelve shlex shutil smtplib socket sqlite3 statistics string subprocess tarfile tempfile textwrap threading "
-    "time timeit tokenize traceback types unittest urllib.parse uuid warnings weakref xml.dom.minidom zipfile"
+    "argparse asyncio base64 bisect collections concurrent.futures configparser contextlib copy csv "
+    "dataclasses datetime decimal difflib email.message enum fractions functools glob gzip hashlib heapq "
+    "html http.client inspect io ipaddress itertools json logging math mimetypes pathlib pickle queue "
+    "random re sched secrets shelve shlex shutil smtplib socket sqlite3 statistics string subprocess "
+    "tarfile tempfile textwrap threading time timeit tokenize traceback types unittest urllib.parse uuid "
+    "warnings weakref xml.dom.minidom zipfile"
 ).split()
 
 WANTED = 200

@@ -80,7 +80,9 @@ COLLECTIONS: dict[str, CollectionSpec] = {
             "a contiguous range of a batch's lines",
             (
                 _index("batch_id", "plan_id", "no"),
-                _index("batch_id", "no", "state", where={"ready": True, "state": {"$in": ["open", "written"]}}),
+                _index(
+                    "batch_id", "no", "state", where={"ready": True, "state": {"$in": ["open", "written"]}}
+                ),
             ),
         ),
         CollectionSpec(
