@@ -318,6 +318,20 @@ async def test_a_zombie_changes_nothing_of_its_successors_plan(world: Any, make_
     assert await world.reserved() == 20
 
 
+async def test_a_zombie_cannot_decide_while_its_successor_still_reads(world: Any, make_lines: Any) -> None:
+    batch_id = await world.create(make_lines(20))
+    now = (await world.batch(batch_id))["created_at"]
+    zombie = await world.store("zombie").claim("", now)
+    async with zombie.hold() as hold:
+        await world.expire_lease(batch_id)
+        successor = await world.store("b").claim("", now)
+
+        assert not await hold.planned({"plan": {"plan_id": hold.plan_id}}, now)
+        assert not await hold.refused({"errors": []}, now)
+
+    assert await world.batch(batch_id) == successor.batch
+
+
 async def test_abandoning_a_plan_that_won_after_all_keeps_it(world: Any, make_lines: Any) -> None:
     batch_id = await world.create(make_lines(20), cap=20)
     await world.planner().step()
