@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,13 @@ class Stage:
         await self.simulator.configure(auto=not cancelled)
         planted = await world.plan(bodies, segment_lines=SEGMENT_LINES, shard_lines=SHARD_LINES, ids=self.ids)
         upstream = [await world.submit(planted, shard) for shard in planted.shards]
+        if cancelled:
+            # told once more, the second provider batch has ended already: nobody may look before the user
+            # has cancelled, which makes a look due
+            await world.mongo.collection("shards").update_one(
+                {"_id": planted.shards[1]["_id"]},
+                {"$set": {"poll.next_at": datetime.now(UTC) + timedelta(hours=1)}},
+            )
         if cancelled and first_time:
             await self.simulator.advance(upstream[0], "completed")
             await self.simulator.advance(upstream[1], "in_progress", completed=3)
