@@ -56,13 +56,59 @@ class ProviderSettings(_Group):
     version: str | None = Field(default=None, description="API version header, where the provider has one.")
 
 
+class AnthropicModelSettings(_Group):
+    """What an operator says of a model; what is not said is the bundled row's or the Models API's."""
+
+    id: str | None = Field(default=None, description="Model id to send when a request names this model.")
+    max_output: int | None = Field(default=None, ge=1, description="Largest max_tokens.")
+    context: int | None = Field(default=None, ge=1, description="Context window in tokens.")
+    thinking: frozenset[Literal["adaptive", "enabled", "disabled", "between_tools"]] | None = Field(
+        default=None, description="Values of thinking.type it takes."
+    )
+    thinking_default: Literal["off", "on", "always"] | None = Field(
+        default=None, description="Whether it thinks when it is not told."
+    )
+    effort: frozenset[Literal["low", "medium", "high", "xhigh", "max"]] | None = Field(
+        default=None, description="Efforts it takes."
+    )
+    sampling: bool | None = Field(default=None, description="Whether it takes temperature and top_p.")
+    forced_tools: Literal["yes", "not_with_manual_thinking", "no"] | None = Field(
+        default=None, description="Whether a tool call can be demanded."
+    )
+    mid_system: bool | None = Field(
+        default=None, description="Whether it takes system messages inside a conversation."
+    )
+    structured_outputs: bool | None = Field(default=None, description="Whether it keeps to a JSON schema.")
+    images: bool | None = Field(default=None, description="Whether it reads images.")
+    pdfs: bool | None = Field(default=None, description="Whether it reads PDF documents.")
+
+
+class AnthropicSettings(ProviderSettings):
+    unsupported: Literal["reject", "drop"] = Field(
+        default="reject",
+        description="A parameter the model lacks: `reject` refuses the line, `drop` leaves it out.",
+    )
+    forced_tool_choice: Literal["reject", "auto"] = Field(
+        default="reject",
+        description="A demanded tool call the model refuses: `reject` refuses the line, `auto` leaves it free.",
+    )
+    auto_cache: bool = Field(
+        default=False,
+        description="Cache what lines share (system, tools) for an hour; writing it costs twice its input.",
+    )
+    models: dict[str, AnthropicModelSettings] = Field(
+        default_factory=dict,
+        description="By model name, as JSON: the id to send, and what goes over the bundled table.",
+    )
+
+
 class ProvidersSettings(_Group):
     openai: ProviderSettings = Field(
         default=ProviderSettings(base_url="https://api.openai.com/v1"),
         description="OpenAI; the base URL ends in /v1.",
     )
-    anthropic: ProviderSettings = Field(
-        default=ProviderSettings(base_url="https://api.anthropic.com", version="2023-06-01"),
+    anthropic: AnthropicSettings = Field(
+        default=AnthropicSettings(base_url="https://api.anthropic.com", version="2023-06-01"),
         description="Anthropic; the base URL comes without /v1.",
     )
     allowed_base_urls: list[str] = Field(
@@ -166,7 +212,7 @@ class SettleSettings(_Group):
         default=4, ge=1, description="Provider batches one reconciler collects at the same time."
     )
     downloads: int = Field(
-        default=5, ge=0, description="Times results that lack lines are fetched again before that is accepted."
+        default=5, ge=0, description="Times results that lack lines are fetched again before they count."
     )
     file_looks: int = Field(
         default=10, ge=0, description="Times a results file that is not there is asked for again."

@@ -9,12 +9,16 @@ TOKENS_PER_MTOK = 1_000_000
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
-    """Tokens of one line; `input_tokens` includes `cached_tokens`, `output_tokens` includes reasoning."""
+    """Tokens of one line; `input_tokens` includes those read from a cache and written to one.
+
+    `output_tokens` includes reasoning.
+    """
 
     input_tokens: int
     output_tokens: int
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -28,6 +32,7 @@ class Rates(msgspec.Struct, frozen=True, gc=False):
     cached_nano: int | None
     output_nano: int | None
     flag: str | None = None
+    cache_write_nano: int | None = None
 
 
 class Cost(msgspec.Struct, frozen=True, gc=False):
@@ -46,14 +51,20 @@ def cost_of(usage: Usage, rates: Rates | None) -> Cost:
     """The line's cost, rounded half up to one nano-USD."""
     if rates is None:
         return Cost(None, "pricing_missing")
-    if usage.cached_tokens > usage.input_tokens or min(usage.input_tokens, usage.output_tokens) < 0:
+    written = usage.cache_write_tokens
+    fresh = usage.input_tokens - usage.cached_tokens - written
+    if min(fresh, written, usage.input_tokens, usage.output_tokens) < 0:
         return Cost(None, "usage_inconsistent")
     if rates.input_nano is None or rates.output_nano is None:
         return Cost(None, rates.flag or "pricing_missing")
+    if written and rates.cache_write_nano is None:
+        # writing to a cache costs more than reading afresh, so no other rate may stand in
+        return Cost(None, "pricing_missing")
     cached_rate = rates.input_nano if rates.cached_nano is None else rates.cached_nano
     scaled = (
-        (usage.input_tokens - usage.cached_tokens) * rates.input_nano
+        fresh * rates.input_nano
         + usage.cached_tokens * cached_rate
+        + written * (rates.cache_write_nano or 0)
         + usage.output_tokens * rates.output_nano
     )
     return Cost((scaled + TOKENS_PER_MTOK // 2) // TOKENS_PER_MTOK, rates.flag)

@@ -1,0 +1,1 @@
+"""Anthropic: chat completions lines to Message Batches requests, and their results back."""
