@@ -94,7 +94,7 @@ class Bench:
     async def floopy(self, *words: str) -> tuple[int, str]:
         """Exit code and standard output of the command line."""
         command = await asyncio.create_subprocess_exec(
-            str(_script("floopy")), *words, env=self._env | _path(), stdout=asyncio.subprocess.PIPE
+            str(_script("floopy")), *words, env={**os.environ, **self._env}, stdout=asyncio.subprocess.PIPE
         )
         output, _ = await command.communicate()
         return command.returncode or 0, output.decode()
@@ -186,10 +186,6 @@ class Bench:
 
 def _script(name: str) -> Path:
     return Path(sys.executable).parent / name
-
-
-def _path() -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
 
 
 async def _is_ready(port: int, process: ChildProcess) -> bool:

@@ -202,6 +202,8 @@ async def test_a_line_it_cannot_take_is_parked_and_replaced_when_replayed(bench:
         code, said = await bench.floopy("dlq", "replay", "--json")
 
         assert (code, said) == (0, '{"replayed": 1, "gone": []}\n')
+        # on its own partition, where its segment's consumer is
+        await bench.caught_up(_group(bench), where, last + 1)
         await eventually(lambda: _unparked(bench), what="a receipt without parked lines")
         usage = await eventually(lambda: _revision(bench, batch_id, 2), what="the second revision")
 

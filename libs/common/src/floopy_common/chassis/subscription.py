@@ -30,14 +30,17 @@ Records = tuple[Record, ...]
 Take = Callable[[Records], Awaitable[None]]
 
 _MAX_RECORDS = 1_000
+_FRAMING = 65_536
+"""More than what a record batch adds to its records."""
 _POLL_MS = 30
 """An empty poll is followed by a pause of the same length; shorter ones only cost processor time."""
 _RETRY_MS = 250
 """aiokafka's pause between attempts at a broker that is away; each attempt logs five lines."""
-_WATCH_INTERVAL = 1.0
+_WATCH_INTERVAL = 2.0
 _LOOK_TIMEOUT = 10.0
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 5.0
+_UNKNOWN = -1
 _STUCK = 3
 """Failures in a row of the same batch after which this process is no longer ready."""
 _GRACE = 15.0
@@ -122,7 +125,7 @@ class Subscription:
             batch_timeout_ms=_POLL_MS,
             session_timeout_ms=int(self._settings.session_timeout * 1000),
             heartbeat_interval_ms=int(self._settings.session_timeout * 1000 / 3),
-            max_partition_fetch_bytes=2 * self._settings.max_message_bytes,
+            max_partition_fetch_bytes=self._settings.max_message_bytes + _FRAMING,
         )
 
         async def parse(records: Records) -> KafkaAckableMessage:
@@ -158,8 +161,7 @@ class Subscription:
             self._check_partitions(consumer)
             try:
                 async with asyncio.timeout(_LOOK_TIMEOUT):
-                    await self._look(consumer)
-                self._ready = True
+                    self._ready = await _unless(stop, self._look(consumer))
             except (KafkaError, OSError, TimeoutError) as error:
                 self._ready = False
                 extra = {"event": "positions_unknown", "topic": self.topic, "error": repr(error)}
@@ -227,7 +229,7 @@ class _Positions:
     """Remembers the last look, because only what two looks in a row agree on is true of an idle consumer."""
 
     def __init__(self) -> None:
-        self._batches = -1
+        self._batches = _UNKNOWN
         self._last: dict[TopicPartition, int] = {}
         self._rewound: dict[TopicPartition, tuple[int, int]] = {}
 
@@ -251,7 +253,8 @@ class _Positions:
             elif settled and self._last.get(place) == at and self._rewound.get(place) != (at, targets[place]):
                 self._rewound[place] = (at, targets[place])
                 found.append(place)
-        self._batches, self._last = batches, dict(position)
+        # a batch in hand now may be committed only after the next look
+        self._batches, self._last = batches if idle else _UNKNOWN, dict(position)
         return found
 
 
