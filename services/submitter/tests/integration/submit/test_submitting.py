@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from prometheus_client import REGISTRY
@@ -125,6 +125,21 @@ async def test_a_limited_account_does_not_delay_another(world, running, make_lin
         await world.in_state(free, "submitted", within=10)
 
     assert all(shard["state"] != "submitted" for shard in await world.shards(held))
+
+
+async def test_a_rate_limit_spares_the_provider_the_accounts_other_shards(
+    world, running, make_lines, quiet, simulator
+) -> None:
+    await simulator.fault("batches.create", {"kind": "status", "status": 429}, times=None, key="sk-limited")
+    await world.plan(make_lines(5), await world.account("sk-limited"), shard_lines=1)
+    younger = await world.plan(make_lines(1), await world.account())
+    await world.update("shards", (await world.shard(younger))["_id"], created_at=datetime.now(UTC))
+
+    async with running(FLOOPY_SUBMIT__CONCURRENCY="1", FLOOPY_WAITING__MIN="60", FLOOPY_WAITING__MAX="60"):
+        await world.in_state(younger, "submitted")
+
+    refused, accepted = await simulator.calls("batches.create")
+    assert (refused["status"], accepted["status"]) == (429, 200)
 
 
 async def test_a_slow_account_leaves_a_slot_to_others(world, running, make_lines, quiet, simulator) -> None:
