@@ -25,6 +25,13 @@ def test_unknown_price_is_null_and_flagged() -> None:
     assert cost_of(Usage(1, 1), Rates(None, None, None, "tiered")) == Cost(None, "tiered")
 
 
+def test_a_model_without_output_needs_no_price_of_it() -> None:
+    embeddings = Rates(input_nano=10_000_000, cached_nano=None, output_nano=None)
+
+    assert cost_of(Usage(input_tokens=1_000, output_tokens=0), embeddings) == Cost(10_000)
+    assert cost_of(Usage(input_tokens=1_000, output_tokens=1), embeddings) == Cost(None, "pricing_missing")
+
+
 def test_more_cached_than_input_tokens_has_no_honest_price() -> None:
     assert (
         cost_of(Usage(input_tokens=1, cached_tokens=2, output_tokens=0), _MINI).flag == "usage_inconsistent"

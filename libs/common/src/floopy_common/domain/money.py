@@ -55,7 +55,8 @@ def cost_of(usage: Usage, rates: Rates | None) -> Cost:
     fresh = usage.input_tokens - usage.cached_tokens - written
     if min(fresh, written, usage.input_tokens, usage.output_tokens) < 0:
         return Cost(None, "usage_inconsistent")
-    if rates.input_nano is None or rates.output_nano is None:
+    # an embeddings model has no output and so no price of it
+    if rates.input_nano is None or (rates.output_nano is None and usage.output_tokens):
         return Cost(None, rates.flag or "pricing_missing")
     if written and rates.cache_write_nano is None:
         # writing to a cache costs more than reading afresh, so no other rate may stand in
@@ -65,6 +66,6 @@ def cost_of(usage: Usage, rates: Rates | None) -> Cost:
         fresh * rates.input_nano
         + usage.cached_tokens * cached_rate
         + written * (rates.cache_write_nano or 0)
-        + usage.output_tokens * rates.output_nano
+        + usage.output_tokens * (rates.output_nano or 0)
     )
     return Cost((scaled + TOKENS_PER_MTOK // 2) // TOKENS_PER_MTOK, rates.flag)
