@@ -240,7 +240,10 @@ def test_large_bodies_are_left_out_of_the_event(make: Any) -> None:
     assert only_event(small).response.body  # type: ignore[union-attr]
     ((_, value),) = large.render().events
     assert len(value) < 4_000
-    assert not decode_line(value).data.request.body
+    line = decode_line(value).data
+    assert not line.request.body
+    assert line.response is not None
+    assert line.response.preview == "a" * 200
 
 
 def test_the_largest_event_is_shrunk_until_it_fits(make: Any) -> None:

@@ -116,7 +116,7 @@ class Delivery:
         """A batch whose lines are all answered: every fifth with an error, the rest with a completion."""
         now = datetime.now(UTC)
         batch_id, plan_id = new_batch_id(), new_plan_id()
-        raw, entries = b"", []
+        raw, entries = bytearray(), []
         for number in range(1, lines + 1):
             body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": f"Question {number}"}]}
             request = {"custom_id": f"user-{number}", "method": "POST", "url": "/v1/chat", "body": body}
@@ -186,7 +186,7 @@ class Delivery:
 
     async def settle(self, batch: dict[str, Any], fails: dict[int, bool], depth: int = 0) -> None:
         """A shard over the lines of `fails`, with its archive; True: the line failed in passing."""
-        results, entries = b"", []
+        results, entries = bytearray(), []
         for number, failed in sorted(fails.items()):
             raw = failure(number) if failed else success(number, f"Answer {number} at {depth}")
             flag = FLAG_RETRYABLE if failed else FLAG_OK
@@ -230,6 +230,7 @@ class Delivery:
         concurrency: int = 2,
         owner: str = "worker",
         pause: float = 0.1,
+        gate: tuple[float, float] = (0.2, 1.0),
     ) -> SegmentWorker:
         pool = Pool(concurrency, concurrency, lambda: None)
         self._stack.push_async_callback(pool.close)
@@ -246,7 +247,7 @@ class Delivery:
             ),
             parts=self.blobs,
             emitter=Emitter(producer=producer or self.producer, partitions=PARTITIONS, hit=hit),
-            gate=Gate(0.2, 1.0, self.clock.monotonic),
+            gate=Gate(*gate, self.clock.monotonic),
             pool=pool,
             changed=changed,
             audit=changed,

@@ -253,6 +253,28 @@ async def test_segments_are_written_while_the_broker_is_away_and_emitted_once_it
     await away.close()
 
 
+async def test_nothing_is_claimed_for_emission_while_the_broker_is_known_to_be_away(
+    delivery: Any, wait_until: Callable[..., Awaitable[Any]]
+) -> None:
+    away = Producer(KafkaSettings(bootstrap_servers="127.0.0.1:1", send_timeout=0.3))
+    worker = delivery.worker(producer=away, gate=(60.0, 60.0))
+    first = await delivery.plan(lines=4, segment_lines=4)
+    await delivery.until(worker, first, "written")
+
+    async def free() -> bool:
+        return (await delivery.segments(first))[0]["lease"]["token"] is None
+
+    await wait_until(free, "a released segment")
+    await delivery.mongo.collection("segments").update_many({}, {"$set": {"retry_at": None}})
+
+    second = await delivery.plan(lines=4, segment_lines=4)
+    await delivery.until(worker, second, "written")
+    await worker.step()
+
+    assert (await delivery.segments(first))[0]["lease"]["attempt"] == 1
+    await away.close()
+
+
 async def test_a_worker_that_is_stopped_leaves_its_segment_to_the_next_at_once(delivery: Any) -> None:
     batch = await delivery.plan(lines=4, segment_lines=4)
     store = SegmentStore(delivery.mongo, "stopped", 60.0)
