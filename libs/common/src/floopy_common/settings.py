@@ -90,7 +90,7 @@ class AnthropicSettings(ProviderSettings):
     )
     forced_tool_choice: Literal["reject", "auto"] = Field(
         default="reject",
-        description="A demanded tool call the model refuses: `reject` refuses the line, `auto` leaves it free.",
+        description="A demanded tool call the model refuses: `reject` refuses the line, `auto` frees it.",
     )
     auto_cache: bool = Field(
         default=False,
