@@ -25,7 +25,7 @@ _WORDS = {
     "array": "an array",
     "object": "an object",
 }
-_INT64 = re.compile(r"-?\d{1,18}")
+_INT64 = re.compile(r"0|-?[1-9]\d{0,17}")
 
 
 def read(name: str, raw: bytes | Raw, decoder: msgspec.json.Decoder[_T]) -> _T:
