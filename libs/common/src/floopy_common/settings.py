@@ -84,6 +84,14 @@ class AnthropicModelSettings(_Group):
 
 
 class AnthropicSettings(ProviderSettings):
+    base_url: str = Field(
+        default="https://api.anthropic.com",
+        description="Where accounts without a base URL of their own are reached.",
+    )
+    version: str | None = Field(
+        default="2023-06-01",
+        description="API version header; from 2026-10-21 on no model takes temperature or top_p.",
+    )
     unsupported: Literal["reject", "drop"] = Field(
         default="reject",
         description="A parameter the model lacks: `reject` refuses the line, `drop` leaves it out.",
@@ -108,7 +116,7 @@ class ProvidersSettings(_Group):
         description="OpenAI; the base URL ends in /v1.",
     )
     anthropic: AnthropicSettings = Field(
-        default=AnthropicSettings(base_url="https://api.anthropic.com", version="2023-06-01"),
+        default=AnthropicSettings(),
         description="Anthropic; the base URL comes without /v1.",
     )
     allowed_base_urls: list[str] = Field(

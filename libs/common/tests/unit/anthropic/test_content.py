@@ -191,14 +191,18 @@ def test_audio_is_refused(refusal_of: Refusal) -> None:
 def test_file_ids_are_found_once_each_in_order_however_they_are_spelled(
     make_body: Callable[..., bytes],
 ) -> None:
-    body = make_body(messages=user(file(file_id="b"), file(file_id="a"), file(file_id="b"), file(file_data="x")))
+    body = make_body(
+        messages=user(file(file_id="b"), file(file_id="a"), file(file_id="b"), file(file_data="x"))
+    )
 
     assert file_ids_of(body) == ["b", "a"]
     assert file_ids_of(body.replace(b"file_id", b"file\\u005fid")) == ["b", "a"]
     assert file_ids_of(make_body()) == []
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"messages":"file_id"}', b'{"messages":["file_id",{}]}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'{"messages":"file_id"}', b'{"messages":["file_id",{}]}']
+)
 def test_looking_for_files_never_fails(body: bytes) -> None:
     assert file_ids_of(body) == []
 

@@ -296,7 +296,9 @@ def test_a_legacy_id_never_meets_a_tool_calls_id(params_of: Params) -> None:
 @pytest.mark.edge(31)
 @pytest.mark.parametrize("name", ["other", "look"])
 def test_a_legacy_result_of_no_call_is_refused(refusal_of: Refusal, name: str) -> None:
-    before = [] if name == "look" else [{"role": "assistant", "function_call": {"name": "look", "arguments": ""}}]
+    before = (
+        [] if name == "look" else [{"role": "assistant", "function_call": {"name": "look", "arguments": ""}}]
+    )
     messages = [USER, *before, {"role": "function", "name": name, "content": "1"}]
 
     assert refusal_of(messages=messages)[0] == f"messages[{len(messages) - 1}].name"
@@ -304,7 +306,9 @@ def test_a_legacy_result_of_no_call_is_refused(refusal_of: Refusal, name: str) -
 
 @pytest.mark.edge(32)
 @pytest.mark.parametrize("after", [[], [said("a")], [said("", "user")]])
-def test_a_conversation_that_ends_with_the_assistant_is_refused(refusal_of: Refusal, after: list[Any]) -> None:
+def test_a_conversation_that_ends_with_the_assistant_is_refused(
+    refusal_of: Refusal, after: list[Any]
+) -> None:
     for model in ("claude-haiku-4-5", MID_SYSTEM):
         assert refusal_of(model=model, messages=[USER, ANSWER, *after]) == ("messages", "unsupported_value")
 

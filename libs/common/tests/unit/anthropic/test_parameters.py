@@ -8,13 +8,13 @@ from typing import Any, get_type_hints
 import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 
+from floopy_common.openai.jsonl import Block
 from floopy_common.providers.anthropic.capabilities import ROWS
 from floopy_common.providers.anthropic.parameters import PARAMETERS, Rule
 from floopy_common.providers.anthropic.policy import Context, Policy
 from floopy_common.providers.anthropic.refusal import Refused
 from floopy_common.providers.anthropic.request import JSON_INSTRUCTION, Request, Translated, translate
 from floopy_submitter.core.validation import LineCheck
-from floopy_common.openai.jsonl import Block
 
 Params = Callable[..., dict[str, Any]]
 Refusal = Callable[..., tuple[str | None, str | None]]
@@ -85,11 +85,10 @@ def test_another_temperature_is_refused_where_there_is_none(
 
 @pytest.mark.edge(40)
 @pytest.mark.parametrize(
-    ("value", "code"), [(1.5, "unsupported_value"), (2.5, "invalid_value"), (-1, "invalid_value"), ("1", "invalid_type")]
+    ("value", "code"),
+    [(1.5, "unsupported_value"), (2.5, "invalid_value"), (-1, "invalid_value"), ("1", "invalid_type")],
 )
-def test_a_temperature_above_one_is_refused_not_clamped(
-    refusal_of: Refusal, value: Any, code: str
-) -> None:
+def test_a_temperature_above_one_is_refused_not_clamped(refusal_of: Refusal, value: Any, code: str) -> None:
     assert refusal_of(temperature=value) == ("temperature", code)
 
 
@@ -141,7 +140,12 @@ def test_stops_of_white_space_are_not_sent(params_of: Params, stop: Any, sent: A
 @pytest.mark.edge(42)
 @pytest.mark.parametrize(
     ("stop", "code"),
-    [("", "invalid_value"), (["a", ""], "invalid_value"), (list("abcde"), "invalid_value"), (5, "invalid_type")],
+    [
+        ("", "invalid_value"),
+        (["a", ""], "invalid_value"),
+        (list("abcde"), "invalid_value"),
+        (5, "invalid_type"),
+    ],
 )
 def test_an_empty_stop_or_a_fifth_is_refused(refusal_of: Refusal, stop: Any, code: str) -> None:
     assert refusal_of(stop=stop) == ("stop", code)
@@ -275,7 +279,8 @@ def test_a_budget_leaves_room_for_the_answer(params_of: Params, limit: int, budg
 
 @pytest.mark.edge(46)
 @pytest.mark.parametrize(
-    ("value", "code"), [("High", "invalid_value"), ({"effort": "high"}, "invalid_type"), ("", "invalid_value")]
+    ("value", "code"),
+    [("High", "invalid_value"), ({"effort": "high"}, "invalid_type"), ("", "invalid_value")],
 )
 def test_an_effort_in_other_words_is_refused(refusal_of: Refusal, value: Any, code: str) -> None:
     assert refusal_of(reasoning_effort=value) == ("reasoning_effort", code)
@@ -345,7 +350,9 @@ def test_a_json_object_is_asked_for_in_words_behind_everything_else(params_of: P
 
 
 def test_every_parameter_of_the_official_client_is_known() -> None:
-    assert {parameter.name for parameter in PARAMETERS} == set(CompletionCreateParamsStreaming.__annotations__)
+    assert {parameter.name for parameter in PARAMETERS} == set(
+        CompletionCreateParamsStreaming.__annotations__
+    )
     assert len({parameter.name for parameter in PARAMETERS}) == len(PARAMETERS)
 
 
@@ -361,7 +368,11 @@ def test_every_mapped_parameter_is_read() -> None:
         (b"[]", None, "invalid_type"),
         (b"null", None, "invalid_type"),
         (b'{"model":"a\xff"}', None, "invalid_value"),
-        (b'{"model":"claude-haiku-4-5","messages":[{"role":"user","content":"\\ud800"}]}', None, "invalid_value"),
+        (
+            b'{"model":"claude-haiku-4-5","messages":[{"role":"user","content":"\\ud800"}]}',
+            None,
+            "invalid_value",
+        ),
         (b'{"model":' + b"[" * 100_000, None, "invalid_value"),
         (b'{"model":1,"messages":[]}', "model", "invalid_type"),
     ],

@@ -70,7 +70,11 @@ def test_a_tool_that_cannot_be_is_refused(refusal_of: Refusal, tools: Any, param
 
 
 def test_a_strict_tool_has_its_schema_transformed(params_of: Params) -> None:
-    parameters = {"type": "object", "properties": {"a": {"type": "string", "maxLength": 3}}, "required": ["a"]}
+    parameters = {
+        "type": "object",
+        "properties": {"a": {"type": "string", "maxLength": 3}},
+        "required": ["a"],
+    }
 
     [sent] = params_of(tools=[tool(strict=True, parameters=parameters)])["tools"]
 
@@ -262,7 +266,10 @@ def test_a_schema_is_closed_at_every_level_and_keeps_what_is_optional(params_of:
 @pytest.mark.parametrize(
     ("given", "sent"),
     [
-        ({"oneOf": [{"type": "string"}, {"type": "null"}]}, {"anyOf": [{"type": "string"}, {"type": "null"}]}),
+        (
+            {"oneOf": [{"type": "string"}, {"type": "null"}]},
+            {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        ),
         ({"allOf": [{"type": "string"}]}, {"allOf": [{"type": "string"}]}),
         ({"enum": ["a", 1, 2.5, None]}, {"enum": ["a", 1, 2.5, None]}),
         ({"type": "string", "const": "a"}, {"const": "a"}),
@@ -275,7 +282,10 @@ def test_a_schema_is_closed_at_every_level_and_keeps_what_is_optional(params_of:
             {"type": "string", "description": "A.\n\n{minLength: 1}"},
         ),
         ({"type": "number", "minimum": 1.0}, {"type": "number", "description": "{minimum: 1.0}"}),
-        ({"items": {"type": "null"}, "minItems": 1}, {"type": "array", "items": {"type": "null"}, "minItems": 1}),
+        (
+            {"items": {"type": "null"}, "minItems": 1},
+            {"type": "array", "items": {"type": "null"}, "minItems": 1},
+        ),
         (
             {"type": "array", "items": {"type": "null"}, "minItems": 2, "uniqueItems": True},
             {"type": "array", "items": {"type": "null"}, "description": "{minItems: 2, uniqueItems: true}"},
@@ -299,7 +309,10 @@ def test_definitions_of_the_schema_itself_are_kept(params_of: Params, word: str)
     schema = {
         "type": "object",
         "properties": {"a": {"$ref": f"#/{word}/A"}},
-        word: {"A": {"type": "object", "properties": {"b": {"$ref": f"#/{word}/B"}}}, "B": {"type": "string"}},
+        word: {
+            "A": {"type": "object", "properties": {"b": {"$ref": f"#/{word}/B"}}},
+            "B": {"type": "string"},
+        },
     }
 
     found = params_of(response_format=formatted(schema))["output_config"]["format"]["schema"]
@@ -315,7 +328,11 @@ def optional(count: int) -> dict[str, Any]:
 
 def unions(count: int) -> dict[str, Any]:
     names = [f"p{n}" for n in range(count)]
-    return {"type": "object", "properties": {n: {"type": ["string", "null"]} for n in names}, "required": names}
+    return {
+        "type": "object",
+        "properties": {n: {"type": ["string", "null"]} for n in names},
+        "required": names,
+    }
 
 
 @pytest.mark.edge(47)
@@ -323,7 +340,11 @@ def unions(count: int) -> dict[str, Any]:
     "schema",
     [
         {"type": "object", "properties": {"a": {"$ref": "#"}}},
-        {"type": "object", "properties": {"a": {"$ref": "#/$defs/A"}}, "$defs": {"A": {"anyOf": [{"$ref": "#/$defs/A"}]}}},
+        {
+            "type": "object",
+            "properties": {"a": {"$ref": "#/$defs/A"}},
+            "$defs": {"A": {"anyOf": [{"$ref": "#/$defs/A"}]}},
+        },
         {
             "type": "object",
             "properties": {},
@@ -337,7 +358,10 @@ def unions(count: int) -> dict[str, Any]:
         {"type": "object", "properties": {"a": {"type": "text"}}},
         {"type": "object", "properties": {"a": {"type": []}}},
         {"type": "object", "properties": []},
-        {"type": "object", "properties": {"a": {"type": "object", "additionalProperties": {"type": "string"}}}},
+        {
+            "type": "object",
+            "properties": {"a": {"type": "object", "additionalProperties": {"type": "string"}}},
+        },
         {"type": "array", "items": {"type": "string"}},
         {"anyOf": [{"type": "object", "properties": {}}]},
         {},
