@@ -14,8 +14,7 @@ from benchmarks.data import chat_line
 from benchmarks.harness import Options, Outcome
 from floopy_common.providers.anthropic.memory import result_context
 from floopy_common.providers.anthropic.policy import Context
-from floopy_common.providers.anthropic.refusal import Refused
-from floopy_common.providers.anthropic.request import translate, upstream_element
+from floopy_common.providers.anthropic.request import Translated, translate, upstream_element
 from floopy_common.providers.anthropic.result import AnthropicResults
 
 LINE_BYTES = 1_200
@@ -50,8 +49,7 @@ _RESULTS = AnthropicResults()
 
 def _translate(body: bytes) -> None:
     outcome = translate(body, _CONTEXT)
-    if isinstance(outcome, Refused):
-        raise RuntimeError(outcome.message)
+    assert isinstance(outcome, Translated), outcome
     upstream_element("abcdefghij", 1, outcome.params)
 
 
