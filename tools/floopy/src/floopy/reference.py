@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from floopy.anthropic_page import anthropic_page
 from floopy_common.chassis.failpoints import FAILPOINTS
 from floopy_common.collections import COLLECTIONS
 from floopy_common.settings import Settings
@@ -37,6 +38,7 @@ def pages() -> dict[str, str]:
         "collections.md": _collections(),
         "failpoints.md": _failpoints(),
         "metrics.md": _metrics(),
+        "openai-on-anthropic.md": anthropic_page(),
     }
 
 
