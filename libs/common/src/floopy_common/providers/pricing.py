@@ -75,11 +75,13 @@ def _matches(when: Mapping[str, str]) -> bool:
 def _to_rates(prices: ModelPrice, flag: str | None) -> Rates:
     """Nano-USD of one model; a model that has no price for input is one whose price is not known."""
     fresh, cached, output = prices.input_mtok, prices.cache_read_mtok, prices.output_mtok
+    # what is written to a cache on our word is written for an hour where there is a choice
+    written = prices.cache_write_mtok if prices.cache_write_1h_mtok is None else prices.cache_write_1h_mtok
     if fresh is None:
         return Rates(None, None, None, MISSING)
     tiered = any(isinstance(price, TieredPrices) for price in (fresh, cached, output))
     flags = ",".join(part for part in (flag, TIERED if tiered else None) if part)
-    return Rates(_nano(fresh), _nano(cached), _nano(output), flags or None)
+    return Rates(_nano(fresh), _nano(cached), _nano(output), flags or None, _nano(written))
 
 
 def _nano(price: Decimal | TieredPrices | None) -> int | None:
@@ -89,12 +91,12 @@ def _nano(price: Decimal | TieredPrices | None) -> int | None:
 
 def _halved(rates: Rates, *, cached_at_list: bool) -> Rates:
     half_input = _half(rates.input_nano)
-    cached = rates.cached_nano
+    cached, written = rates.cached_nano, rates.cache_write_nano
     if not cached_at_list:
-        cached = _half(cached)
+        cached, written = _half(cached), _half(written)
     elif cached is not None and half_input is not None:
         cached = min(cached, half_input)
-    return Rates(half_input, cached, _half(rates.output_nano), rates.flag)
+    return Rates(half_input, cached, _half(rates.output_nano), rates.flag, written)
 
 
 def _half(nano: int | None) -> int | None:
