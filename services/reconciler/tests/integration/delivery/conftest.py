@@ -43,6 +43,7 @@ from floopy_reconciler.core.emit import Emitter, Gate
 from floopy_reconciler.core.materials import Materials
 from floopy_reconciler.core.poll import Pool
 from floopy_reconciler.core.recount import Recount
+from floopy_reconciler.core.retry import runs
 from floopy_reconciler.core.segments import SegmentWorker
 from floopy_reconciler.ports import OffsetsReader
 
@@ -205,7 +206,7 @@ class Delivery:
             "group": 0,
             "provider": "openai",
             "provider_batch_id": "batch_upstream",
-            "ranges": [[number, number] for number in sorted(fails)],
+            "ranges": runs(sorted(fails), range(1, batch["plan"]["total"] + 1)),
             "segments": [
                 s["no"] for s in segments if any(s["first_line"] <= n <= s["last_line"] for n in fails)
             ],
