@@ -99,7 +99,7 @@ class Case:
             "last_line": max(self.inputs),
             "lines": len(entries),
         }
-        batch = self._batch(len(data))
+        batch = self.batch()
         ordered = sorted(enumerate(self.shards), key=lambda pair: (-pair[1].depth, pair[0]))
         sources = sources_of(
             [shard.document(no) for no, shard in ordered], segment["first_line"], segment["last_line"]
@@ -135,7 +135,7 @@ class Case:
     def file(self) -> bytes:
         return b"".join(self.inputs.get(line, b"") + b"\n" for line in range(1, max(self.inputs) + 1))
 
-    def _batch(self, _: int) -> dict[str, Any]:
+    def batch(self) -> dict[str, Any]:
         sizes = self.blob_sizes or (len(self.file()),)
         return {
             "_id": "batch_1",

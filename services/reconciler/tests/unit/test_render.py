@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 
 from floopy_common.domain.ids import batch_request_id, line_id
+from floopy_common.domain.money import Rates
 from floopy_common.events.lines import LineCompleted, decode_line
+from floopy_reconciler.core.line_events import facts_of
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -144,6 +146,18 @@ def test_the_cost_follows_from_the_pinned_rates(make: Any) -> None:
     assert (line.cost.nano_usd, line.cost.flag, line.cost.price_version) == (3_900, None, "prices==1")
     assert line.usage is not None
     assert (line.usage.input_tokens, line.usage.output_tokens) == (10, 4)
+
+
+def test_every_pinned_rate_reaches_the_price(make: Any) -> None:
+    case = one_line(make, make.success(1))
+    rates = {"input_nano": 1, "cached_nano": 2, "output_nano": 3, "flag": "f", "cache_write_nano": 4}
+    facts = facts_of(
+        {**case.batch(), "plan": {"segments": 1}},
+        {"no": 0, "first_line": 1, "last_line": 1, "lines": 1},
+        {"sources": [], "price_version": "v", "rates": [{"model": "m", "rates": rates}]},
+        1_000_000,
+    )
+    assert facts.models == [("m", Rates(1, 2, 3, "f", 4))]
 
 
 @pytest.mark.parametrize(("model", "flag"), [("gpt-4o-2024-08-06", "model_differs"), ("gpt-4o-mini", None)])

@@ -89,7 +89,8 @@ def facts_of(batch: Document, segment: Document, manifest: Document, max_event_b
 def _rates(rates: Document | None) -> Rates | None:
     if rates is None:
         return None
-    return Rates(rates["input_nano"], rates["cached_nano"], rates["output_nano"], rates.get("flag"))
+    # a manifest older than one of the rates has none of it, which is what unknown means
+    return Rates(**{name: rates.get(name) for name in Rates.__struct_fields__})
 
 
 def _completed_at(source: Document, manifest: Document) -> datetime:
