@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3.11
 BIN := .venv/bin
+WORKERS ?= 3
 MEMBERS := libs/common $(wildcard services/*) $(wildcard tools/*)
 
 ##@ General
@@ -45,8 +46,8 @@ events: setup ## Write contracts/events from the code
 	$(BIN)/python -m floopy.contracts contracts/events
 
 ##@ Test
-test: setup ## Every suite
-	$(BIN)/pytest $(ARGS)
+test: setup ## Every suite, files beside each other (WORKERS=0: one after the other)
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 test-unit: setup ## Unit suites only
 	$(BIN)/pytest libs/*/tests/unit services/*/tests/unit tools/*/tests/unit

@@ -33,7 +33,7 @@ MONGO_VARIABLE = "FLOOPY_TEST_MONGO"
 KAFKA_VARIABLE = "FLOOPY_TEST_KAFKA"
 KAFKA_ONLY_FIXTURE = "kafka_bootstrap"
 EACH_BROKER_FIXTURE = "broker"
-BACKEND_FIXTURES = frozenset({"mongo_uri", "embedded_bootstrap", KAFKA_ONLY_FIXTURE, EACH_BROKER_FIXTURE})
+WHOLE_SYSTEM_FIXTURE = "stack"
 
 
 class Source(StrEnum):
@@ -80,9 +80,9 @@ def kafka_missing() -> str | None:
     return None
 
 
-def pytest_report_collectionfinish(items: list[pytest.Item]) -> list[str]:
+def pytest_report_header(config: pytest.Config) -> list[str]:
     """Says once which backends this session's tests run on, and what they are left without."""
-    if not any(_used_by(item) & BACKEND_FIXTURES for item in items):
+    if hasattr(config, "workerinput"):  # one of several workers; whoever started it has said so
         return []
     missing = kafka_missing()
     kafka = f"none: {missing}; the embedded broker alone" if missing else source(KAFKA_VARIABLE).value
@@ -102,6 +102,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if kafka_only and kafka_missing():
         config.hook.pytest_deselected(items=kafka_only)
         items[:] = [item for item in items if item not in kafka_only]
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group_of(item)))
+
+
+def _group_of(item: pytest.Item) -> str:
+    """Tests that share what a module starts run in one worker: those of a file, on one kind of broker."""
+    callspec = getattr(item, "callspec", None)
+    stack = callspec.params.get(WHOLE_SYSTEM_FIXTURE, "") if callspec else ""
+    return f"{item.path.stem} {stack}".strip()
 
 
 def _used_by(item: pytest.Item) -> frozenset[str]:
