@@ -5,9 +5,10 @@ letters first, and those behind it flow on; anything else that fails is tried ag
 """
 
 import asyncio
+import gc
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 
 import msgspec
@@ -27,6 +28,9 @@ _log = logging.getLogger(__name__)
 
 POISON_LIMIT = 1_000
 """Records in a row that cannot be taken: then it is the program that is wrong, not the records."""
+
+_COLLECT_AFTER = 100_000
+"""Objects; a delivery of a thousand lines holds some ten thousand. Saves 8 us of 33 us a line in a sink."""
 
 _OWN_HEADERS: Headers = (("content-type", CONTENT_TYPE.encode()),)
 
@@ -136,14 +140,15 @@ class Consumer:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop`; the broker may come, go and come back. Raises WrongPartitionCount."""
-        tasks = [asyncio.create_task(one.run(stop)) for one in self.subscriptions]
-        try:
-            for task in asyncio.as_completed(tasks):
-                await task
-        finally:
-            for pending in tasks:
-                pending.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        with _rare_collections():
+            tasks = [asyncio.create_task(one.run(stop)) for one in self.subscriptions]
+            try:
+                for task in asyncio.as_completed(tasks):
+                    await task
+            finally:
+                for pending in tasks:
+                    pending.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     async def ready(self) -> bool:
         """Whether every subscription has its partitions and none is halted."""
@@ -211,6 +216,19 @@ def _check_header(name: str, value: bytes | None) -> None:
         value.decode()
     except UnicodeDecodeError as error:
         raise Invalid(f"header {name!r} is not UTF-8") from error
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Collect cyclic garbage more rarely than a delivery makes objects, which reference counts free."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 @asynccontextmanager

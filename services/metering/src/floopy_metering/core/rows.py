@@ -1,5 +1,8 @@
 """A line event as a ledger row."""
 
+from datetime import datetime
+from functools import lru_cache
+
 from floopy_common.events.lines import LineCompleted
 from floopy_metering.ports import Document
 
@@ -31,5 +34,11 @@ def ledger_row(line: LineCompleted) -> Document:
         "cost_flag": line.cost.flag,
         "price_version": line.cost.price_version,
         "completed_at": completed_at,
-        "hour": completed_at.replace(minute=0, second=0, microsecond=0),
+        "hour": _hour_of(completed_at),
     }
+
+
+@lru_cache(maxsize=256)
+def _hour_of(moment: datetime) -> datetime:
+    """Lines whose results came together have their time in common."""
+    return moment.replace(minute=0, second=0, microsecond=0)
