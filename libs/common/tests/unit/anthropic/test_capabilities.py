@@ -39,7 +39,14 @@ def test_a_snapshot_has_the_row_of_its_model(model: str, suffix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", ["claude-opus-5-6", "claude-opus-6", "claude-opus-5-5-fast", "claude-3-opus-20240229"]
+    "model",
+    [
+        "claude-opus-5-6",
+        "claude-opus-6",
+        "claude-opus-5-5-fast",
+        "claude-haiku-4-5-20251001-fast",
+        "claude-3-opus-20240229",
+    ],
 )
 def test_a_model_nobody_described_has_the_most_restrictive_row(model: str) -> None:
     found = ModelTable().resolve(model)

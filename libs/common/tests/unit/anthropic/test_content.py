@@ -58,6 +58,8 @@ def test_an_inline_image_is_sent_as_it_is(params_of: Params, said: str, sent: st
         f"data:image/svg+xml;base64,{DATA}",
         f"data:;base64,{DATA}",
         "data:image/png;base64,@@@@",
+        "data:image/png;base64,YWFh\nYQ==",
+        "data:image/png;base64,YQ==YQ==",
         "data:image/png;base64,YQ",
         "data:image/png;base64,",
         "data:image/png,abc",

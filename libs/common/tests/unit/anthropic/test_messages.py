@@ -84,11 +84,12 @@ def test_a_system_message_the_model_does_not_take_inside_ends_the_system_prompt(
     "messages",
     [
         [USER, ANSWER, said("b"), USER],
+        [USER, ANSWER, said("b"), ANSWER, USER],
         [USER, said("b"), USER],
         [USER, calling(call("1")), said("b"), result("1")],
         [USER, calling(call("1"), call("2")), result("1"), said("b"), result("2")],
     ],
-    ids=["after an answer", "between user messages", "before a result", "between results"],
+    ids=["after an answer", "between answers", "between user messages", "before a result", "between results"],
 )
 def test_a_system_message_in_an_illegal_place_ends_the_system_prompt(
     params_of: Params, messages: list[Any]

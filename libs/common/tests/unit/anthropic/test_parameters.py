@@ -156,6 +156,8 @@ def test_an_empty_stop_or_a_fifth_is_refused(refusal_of: Refusal, stop: Any, cod
     ("name", "value", "code"),
     [
         ("n", 2, "unsupported_value"),
+        ("n", True, "unsupported_value"),
+        ("logprobs", 0, "unsupported_parameter"),
         ("logprobs", True, "unsupported_parameter"),
         ("top_logprobs", 3, "unsupported_parameter"),
         ("logit_bias", {"1": 5}, "unsupported_parameter"),

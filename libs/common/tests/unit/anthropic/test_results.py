@@ -526,6 +526,14 @@ def test_text_that_is_not_quite_unicode_costs_a_character_and_not_the_answer() -
         assert RESULTS.read_key(found) == KEY
 
 
+def test_arguments_that_are_not_quite_unicode_cost_a_character_and_not_the_answer() -> None:
+    raw = message(tool_use(a="MARK"), stop_reason="tool_use").replace(b"MARK", b"\xff\xed\xa0\x80")
+
+    [call] = choice_of(raw)["message"]["tool_calls"]
+
+    assert json.loads(call["function"]["arguments"])["a"].strip("\ufffd") == ""
+
+
 def test_members_of_another_shape_hide_none_of_the_others() -> None:
     raw = message(TEXT, {"type": "text", "text": 7}, 7, id=7, stop_details=[], stop_reason="end_turn")
 

@@ -60,7 +60,13 @@ async def test_a_good_batch_gets_its_plan_in_one_write(world: Any, make_lines: A
         "translator_version": TRANSLATOR_VERSION,
         "month": plan["month"],
     }
-    assert plan["groups"][0]["rates"].keys() == {"input_nano", "cached_nano", "output_nano", "flag"}
+    assert plan["groups"][0]["rates"].keys() == {
+        "input_nano",
+        "cached_nano",
+        "output_nano",
+        "flag",
+        "cache_write_nano",
+    }
     assert plan["groups"][0]["rates"]["input_nano"] > 0
     assert await world.reserved() == 25
     assert world.woken == ["planned"]
