@@ -52,15 +52,13 @@ async def serve(arguments: argparse.Namespace) -> None:
 def make_app(simulator: Simulator) -> web.Application:
     app = web.Application(client_max_size=MAX_BODY, middlewares=[refuse_bad_input])
     Control(simulator).register(app)
-    simulator.routes().register(app)
+    simulator.register(app)
 
     async def start(_: web.Application) -> None:
-        simulator.runner.start()
+        simulator.start()
 
     async def stop(_: web.Application) -> None:
-        simulator.book.remove()
-        await simulator.runner.stop()
-        simulator.journal.close()
+        await simulator.stop()
 
     app.on_startup.append(start)
     app.on_cleanup.append(stop)
@@ -73,7 +71,13 @@ def announce(host: str, port: int, port_file: Path | None) -> None:
         partial.write_text(f"{port}\n")
         os.replace(partial, port_file)
     url = f"http://{host}:{port}"
-    ready = {"url": url, "openai_base_url": f"{url}/openai/v1", "port": port, "pid": os.getpid()}
+    ready = {
+        "url": url,
+        "openai_base_url": f"{url}/openai/v1",
+        "anthropic_base_url": f"{url}/anthropic",
+        "port": port,
+        "pid": os.getpid(),
+    }
     sys.stdout.write(msgspec.json.encode(ready).decode() + "\n")
     sys.stdout.flush()
 

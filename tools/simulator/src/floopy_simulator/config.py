@@ -21,6 +21,27 @@ DEFAULT_MODELS = (
     "text-embedding-3-large",
     "omni-moderation-latest",
 )
+DEFAULT_ANTHROPIC_MODELS = (
+    "claude-mythos-5-2",
+    "claude-fable-5-2",
+    "claude-haiku-5-5",
+    "claude-sonnet-5-5",
+    "claude-opus-5-5",
+    "claude-mythos-5-1",
+    "claude-fable-5-1",
+    "claude-opus-5",
+    "claude-sonnet-5",
+    "claude-mythos-5",
+    "claude-fable-5",
+    "claude-opus-4-8",
+    "claude-opus-4-7",
+    "claude-mythos-preview",
+    "claude-sonnet-4-6",
+    "claude-opus-4-6",
+    "claude-opus-4-5",
+    "claude-haiku-4-5",
+    "claude-sonnet-4-5",
+)
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -30,6 +51,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     auto: bool = True
     cancel_seconds: float | None = 0.2
     """None: a cancelling batch stays there until a test advances it."""
+    cancel_in_flight: int | None = 0
+    """Requests of a message batch that still finish after a cancel; None: all of them."""
     window_seconds: float = 86400.0
     list_lag: float = 0.0
     count_lag: float = 0.0
@@ -37,9 +60,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     enqueued_token_limit: int | None = None
     max_lines: int = 50_000
     max_file_bytes: int = 200_000_000
+    queued_request_limit: int | None = None
+    max_requests: int = 100_000
+    max_batch_bytes: int = 256_000_000
     order: Literal["shuffled", "input"] = "shuffled"
     seed: int = 0
     models: tuple[str, ...] = DEFAULT_MODELS
+    anthropic_models: tuple[str, ...] = DEFAULT_ANTHROPIC_MODELS
     revoked_keys: tuple[str, ...] = ()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from floopy_simulator.anthropic.batches import Batch as MessageBatch
 from floopy_simulator.config import changed
 from floopy_simulator.faults import Fault, Script
 from floopy_simulator.openai.batches import DATED, Batch, LineError, Status
@@ -94,12 +95,21 @@ class Control:
         return _json(_fault(fault))
 
     async def advance_batch(self, request: web.Request) -> web.Response:
+        message_batch = self._simulator.anthropic.find(request.match_info["id"])
+        if message_batch is not None:
+            return await self._advance_message_batch(message_batch, request)
         batch = self._find_batch(request.match_info["id"])
         advance = msgspec.json.decode(await request.read(), type=Advance)
         if batch.is_terminal:
             raise web.HTTPConflict(text=f"the batch is {batch.status}")
         await self._simulator.runner.advance(batch, advance.to, advance.completed, advance.errors)
         return _json(self._simulator.to_wire(batch))
+
+    async def _advance_message_batch(self, batch: MessageBatch, request: web.Request) -> web.Response:
+        if batch.is_terminal:
+            raise web.HTTPConflict(text=f"the batch is {batch.status}")
+        origin = str(request.url.origin())
+        return _json(await self._simulator.anthropic.advance(batch, await request.read(), origin))
 
     async def show_ledger(self, request: web.Request) -> web.Response:
         after = int(request.query.get("after", "0"))
@@ -108,9 +118,13 @@ class Control:
             for row in self._simulator.journal.read_calls(after)
         ]
         batches = [_ledger_batch(batch) for batch in self._simulator.batches.batches.values()]
+        batches.extend(self._simulator.anthropic.ledger_batches())
         return _json({"calls": calls, "batches": batches})
 
     async def stream_lines(self, request: web.Request) -> web.StreamResponse:
+        message_batch = self._simulator.anthropic.find(request.query.get("batch", ""))
+        if message_batch is not None:
+            return await _stream(request, [self._simulator.anthropic.ledger_source(message_batch)])
         batch = self._find_batch(request.query.get("batch", ""))
         path = self._simulator.batches.ledger_path(batch)
         return await _stream(request, [(path, batch.totals.ledger_bytes)])
@@ -123,7 +137,7 @@ class Control:
         ]
         chat = simulator.chat_ledger_path
         sources.append((chat, chat.stat().st_size if chat.exists() else 0))
-        return await _stream(request, sources)
+        return await _stream(request, [*sources, *simulator.anthropic.ledger_sources()])
 
     def _find_fault(self, request: web.Request) -> Fault:
         number = request.match_info["id"]

@@ -77,8 +77,12 @@ def find_directive(body: bytes) -> Directive | None:
             found = None
         if found is not None and found.sim is not None:
             return parse_directive(found.sim)
-    if b"[sim:" in body:
-        marker = MARKER.search(body)
-        if marker is not None:
-            return parse_directive(marker.group(1).decode(errors="replace"))
-    return None
+    return find_marker(body)
+
+
+def find_marker(body: bytes) -> Directive | None:
+    """Only what stands in the text: for bodies whose metadata has no room for it."""
+    if b"[sim:" not in body:
+        return None
+    marker = MARKER.search(body)
+    return None if marker is None else parse_directive(marker.group(1).decode(errors="replace"))

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import msgspec
+from aiohttp import web
 
+from floopy_simulator.anthropic.half import AnthropicHalf
 from floopy_simulator.clock import Clock
 from floopy_simulator.config import Config
 from floopy_simulator.faults import FaultBook
@@ -40,10 +42,32 @@ class Simulator:
             batches=self.batches,
         )
         self.runner = Runner(work=self.work, clock=self.clock, config=self._read_config, batches=self.batches)
+        self.anthropic = AnthropicHalf(
+            directory=directory / "anthropic",
+            journal=self.journal,
+            clock=self.clock,
+            config=self._read_config,
+            executions=self.work.executions,
+        )
 
-    def routes(self) -> Routes:
+    def register(self, app: web.Application) -> None:
+        gate = Gate(journal=self.journal, clock=self.clock, book=self.book)
+        self._openai_routes(gate).register(app)
+        self.anthropic.routes(gate).register(app)
+
+    def start(self) -> None:
+        self.runner.start()
+        self.anthropic.runner.start()
+
+    async def stop(self) -> None:
+        self.book.remove()
+        await self.runner.stop()
+        await self.anthropic.runner.stop()
+        self.journal.close()
+
+    def _openai_routes(self, gate: Gate) -> Routes:
         return Routes(
-            gate=Gate(journal=self.journal, clock=self.clock, book=self.book),
+            gate=gate,
             config=self._read_config,
             files=FileHandlers(files=self.files, clock=self.clock, config=self._read_config),
             batches=BatchHandlers(
@@ -69,14 +93,19 @@ class Simulator:
         """Switching `auto` on also lets batches go that a test had moved by hand."""
         if config.auto and not self.config.auto:
             self.runner.unpin()
+            self.anthropic.runner.unpin()
         self.config = config
         self.journal.write_setting("config", msgspec.json.encode(config))
-        self.runner.wake()
+        self._wake()
 
     def move_clock(self, seconds: float) -> None:
         self.clock.advance(seconds)
         self.journal.write_setting("clock", str(self.clock.offset).encode())
+        self._wake()
+
+    def _wake(self) -> None:
         self.runner.wake()
+        self.anthropic.runner.wake()
 
     def to_wire(self, batch: Batch) -> dict[str, object]:
         return to_wire(batch, self.clock.now(), self.config.count_lag)

@@ -1,14 +1,16 @@
 """Executes a stretch of a batch's lines and appends what they produced to its files."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
+from floopy_simulator.appending import Appender
 from floopy_simulator.directives import Directive
+from floopy_simulator.executions import count_executions
 from floopy_simulator.openai.answers import Answer, Asked, Usage, answer
 from floopy_simulator.openai.batches import Totals
 from floopy_simulator.openai.endpoints import ENDPOINTS
@@ -39,42 +41,6 @@ class Paths(msgspec.Struct, frozen=True):
     output: Path
     error: Path
     ledger: Path
-
-
-def count_executions(known: dict[str, int]) -> tuple[Callable[[str], int], dict[str, int]]:
-    """A counter over `known`, and the totals it changed, which the caller stores with what they led to."""
-    fresh: dict[str, int] = {}
-
-    def executed(body_sha: str) -> int:
-        before = known.get(body_sha, 0)
-        known[body_sha] = fresh[body_sha] = before + 1
-        return before
-
-    return executed, fresh
-
-
-class Appender:
-    """Writes at the recorded end of a file, so what a killed run had left behind it is overwritten."""
-
-    def __init__(self, path: Path, end: int) -> None:
-        self._fd = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
-        os.ftruncate(self._fd, end)
-        self.end = end
-        self._parts: list[bytes] = []
-
-    def add(self, line: bytes) -> None:
-        self._parts.append(line)
-
-    def flush(self) -> None:
-        block = memoryview(b"".join(self._parts))
-        self._parts.clear()
-        while block:
-            written = os.pwrite(self._fd, block, self.end)
-            self.end += written
-            block = block[written:]
-
-    def close(self) -> None:
-        os.close(self._fd)
 
 
 class Writers(msgspec.Struct, frozen=True):

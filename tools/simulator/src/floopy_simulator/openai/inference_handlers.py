@@ -8,12 +8,12 @@ from aiohttp import web
 
 from floopy_simulator.clock import Clock
 from floopy_simulator.config import Config
+from floopy_simulator.executions import count_executions
 from floopy_simulator.journal import Journal
 from floopy_simulator.openai import models
 from floopy_simulator.openai.answers import Answer, answer
 from floopy_simulator.openai.endpoints import CHAT, ENDPOINTS
 from floopy_simulator.openai.errors import ApiError
-from floopy_simulator.openai.execution import count_executions
 from floopy_simulator.openai.responses import json_response, raw_response
 
 

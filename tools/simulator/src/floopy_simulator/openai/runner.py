@@ -1,16 +1,12 @@
 """Moves batches through their states as the clock or a test says."""
 
-import asyncio
-import contextlib
-import logging
 from collections.abc import Callable
 
+from floopy_simulator.batch_tasks import BatchTasks
 from floopy_simulator.clock import Clock
 from floopy_simulator.config import Config
 from floopy_simulator.openai.batches import Batch, BatchStore, LineError, Status
 from floopy_simulator.openai.work import CANCELLED, EXPIRED, Work
-
-logger = logging.getLogger(__name__)
 
 SHORTEST_TICK = 0.02
 STEPS = 20
@@ -29,30 +25,22 @@ class Runner:
         self._clock = clock
         self._config = config
         self._batches = batches
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._changed = asyncio.Event()
+        self._tasks = BatchTasks[Batch](step=self._step, forget=work.forget)
 
     def start(self) -> None:
         for batch in self._batches.active():
             self.follow(batch)
 
     async def stop(self) -> None:
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.stop()
         self._work.close()
 
     def follow(self, batch: Batch) -> None:
-        task = asyncio.create_task(self._drive(batch), name=batch.id)
-        self._tasks[batch.id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(batch.id, None))
+        self._tasks.follow(batch)
 
     def wake(self) -> None:
         """The clock, the configuration or a batch changed: look again now."""
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._tasks.wake()
 
     def unpin(self) -> None:
         for batch in self._batches.active():
@@ -64,7 +52,7 @@ class Runner:
 
     async def advance(self, batch: Batch, to: Status, completed: int | None, errors: list[LineError]) -> None:
         """Takes a batch through its states up to `to`; `completed` lines are executed on the way there."""
-        async with self._lock(batch):
+        async with self._tasks.lock(batch):
             batch.pinned = batch.pinned or self._config().auto
             if to == Status.FAILED:
                 message = "The batch could not be processed."
@@ -72,25 +60,6 @@ class Runner:
             else:
                 await self._walk(batch, to, completed)
         self.wake()
-
-    async def _drive(self, batch: Batch) -> None:
-        try:
-            while not batch.is_terminal:
-                changed = self._changed
-                async with self._lock(batch):
-                    wait = 0.0 if batch.is_terminal else await self._step(batch)
-                if wait is None or wait > 0:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(changed.wait(), wait)
-        except Exception:
-            logger.exception("batch stopped", extra={"event": "batch_stopped", "batch_id": batch.id})
-            raise
-        finally:
-            self._work.forget(batch)
-            self._locks.pop(batch.id, None)
-
-    def _lock(self, batch: Batch) -> asyncio.Lock:
-        return self._locks.setdefault(batch.id, asyncio.Lock())
 
     async def _step(self, batch: Batch) -> float | None:
         """Does what is due; returns the seconds until more is due (None: only a change brings more)."""

@@ -1,0 +1,1 @@
+"""Anthropic's half: message batches, messages and models."""
