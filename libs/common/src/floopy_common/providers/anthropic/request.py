@@ -157,20 +157,8 @@ def _quick(body: bytes | Raw, context: Context) -> Translated | None:
     if context.policy.auto_cache:
         return None
     system: list[TextBlock] = []
-    turns: list[Turn] = []
-    turn: Literal["user", "assistant"] = "user"
-    for message in asked.messages:
-        text = message.content
-        if not text or text.isspace():
-            return None
-        if message.role == turn:
-            turns.append(Turn(turn, [TextBlock(text=text)]))
-            turn = "assistant" if turn == "user" else "user"
-        elif turns or message.role in {"user", "assistant"}:
-            return None
-        else:
-            system.append(TextBlock(text=text))
-    if turn == "user":
+    turns = _plain_turns(asked.messages, system)
+    if turns is None:
         return None
     judge = Judge(context.policy)
     model = _model(asked.model, context)
@@ -190,6 +178,24 @@ def _quick(body: bytes | Raw, context: Context) -> Translated | None:
         top_p=sampled.top_p,
     )
     return Translated(_encode(params), tuple(judge.notes))
+
+
+def _plain_turns(messages: list[_PlainMessage], system: list[TextBlock]) -> list[Turn] | None:
+    """System messages first, which join `system`, then user and assistant in turn; None for anything else."""
+    turns: list[Turn] = []
+    turn: Literal["user", "assistant"] = "user"
+    for message in messages:
+        text = message.content
+        if not text or text.isspace():
+            return None
+        if message.role == turn:
+            turns.append(Turn(turn, [TextBlock(text=text)]))
+            turn = "assistant" if turn == "user" else "user"
+        elif turns or message.role in {"user", "assistant"}:
+            return None
+        else:
+            system.append(TextBlock(text=text))
+    return None if turn == "user" else turns
 
 
 def _model(name: str, context: Context) -> Model:
