@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from floopy_e2e.waiting import eventually
 from floopy_sinks.bench import Bench, kafka_settings, make_topics
 from floopy_sinks.lines import HEADERS, encoded, make_segment
@@ -16,7 +17,7 @@ from floopy.backends.embedded import EmbeddedBroker
 from floopy.backends.topics import TopicSpec, create_topics
 from floopy.testing import Broker, BrokerKind
 from floopy_common.chassis.consumer import Consumer, LineRecord, group_id, open_consumer
-from floopy_common.chassis.subscription import Subscription, WrongPartitionCount
+from floopy_common.chassis.subscription import REWOUND, Subscription, WrongPartitionCount
 from floopy_common.domain.errors import Invalid, Transient
 from floopy_common.events.envelope import Envelope
 from floopy_common.events.lines import LINE_COMPLETED
@@ -133,8 +134,8 @@ async def test_a_batch_that_fails_comes_again_after_a_pause_and_is_not_committed
 
         started = time.monotonic()
         await eventually(tried, what="three tries")
-        # 0.1 and 0.2 seconds lie between the first three
-        assert time.monotonic() - started > 0.25
+        # 0.2 and 0.4 seconds lie between the first three
+        assert time.monotonic() - started > 0.5
         assert await bench.committed(_group(bench.settings), LINE_COMPLETED, where) == 0
         taken.failing = False
         await bench.caught_up(_group(bench.settings), where, last)
@@ -316,6 +317,30 @@ async def test_a_position_the_log_does_not_reach_is_taken_back(
 
             await taken.have(20)
             assert taken.lines == [line.line_id for line in lines]
+
+
+async def test_a_commit_that_takes_its_time_is_waited_for(
+    tmp_path: Path, taken: Taken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a commit is under way the position is ahead of it, and nothing is lost."""
+    commit = AIOKafkaConsumer.commit
+    rewound = REWOUND.labels(LINE_COMPLETED)._value
+    before = rewound.get()
+
+    async def late(self: AIOKafkaConsumer) -> None:
+        await asyncio.sleep(7)
+        await commit(self)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "commit", late)
+    async with _own_bench(tmp_path) as (_, bench):
+        consumer = Consumer(bench.settings, SERVICE)
+        consumer.lines(taken)
+        async with running(consumer):
+            where, last = await bench.produce(make_segment("batch_1", 20))
+            await bench.caught_up(_group(bench.settings), where, last)
+
+    assert len(taken.lines) == 20
+    assert rewound.get() == before
 
 
 @asynccontextmanager

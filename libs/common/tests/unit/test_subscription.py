@@ -83,7 +83,7 @@ def test_a_position_that_moves_or_has_a_batch_in_hand_is_left_alone() -> None:
     assert not looks.look(30, 0, batches=2, idle=False)
 
 
-def test_a_batch_that_was_in_hand_at_the_look_before_may_not_be_committed_yet() -> None:
+def test_a_batch_in_hand_at_the_look_before_counts_as_news() -> None:
     looks = _Looks()
     assert not looks.look(20, 0, idle=False)
     assert not looks.look(20, 0)

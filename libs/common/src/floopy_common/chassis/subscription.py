@@ -18,6 +18,7 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 from prometheus_client import Counter, Gauge, Histogram
+from typing_extensions import override
 
 from floopy_common.chassis.dead_letters import Record
 from floopy_common.domain.errors import FloopyError
@@ -131,7 +132,7 @@ class Subscription:
         async def parse(records: Records) -> KafkaAckableMessage:
             # FastStream's own parser decodes headers, and skips for good what it cannot decode
             self._begun += 1
-            return KafkaAckableMessage(raw_message=records, body=b"", consumer=subscriber.consumer)
+            return _Delivery(self._done, raw_message=records, body=b"", consumer=subscriber.consumer)
 
         async def decode(message: KafkaAckableMessage) -> Records:
             return cast("Records", message.raw_message)
@@ -145,6 +146,8 @@ class Subscription:
     async def _session(self, stop: asyncio.Event) -> None:
         """One connection, from the first attempt to its end."""
         broker, subscriber = self.declare()
+        # what the connection before was cut off from is nobody's any more
+        self._ended = self._begun
         try:
             if await _unless(stop, broker.start()):
                 await self._watch(subscriber.consumer, stop)
@@ -214,15 +217,38 @@ class Subscription:
             self._failures += 1
             await self._rest(min(_FIRST_DELAY * 2 ** min(self._failures, 10), _LONGEST_DELAY))
             raise NackMessage from error
-        finally:
-            self._ended += 1
         self._failures = 0
         CONSUMED.labels(self.topic).inc(len(records))
         CONSUME_SECONDS.labels(self.topic).observe(time.monotonic() - started)
 
+    def _done(self) -> None:
+        self._ended += 1
+
     async def _rest(self, seconds: float) -> None:
         """Pause; not when the process is to stop."""
         await _unless(self._stop, asyncio.sleep(seconds))
+
+
+class _Delivery(KafkaAckableMessage):
+    """A batch that tells when it is committed or given back: until then the consumer is not idle."""
+
+    def __init__(self, done: Callable[[], None], **fields: Any) -> None:
+        super().__init__(**fields)
+        self._done = done
+
+    @override
+    async def ack(self) -> None:
+        try:
+            await super().ack()
+        finally:
+            self._done()
+
+    @override
+    async def nack(self) -> None:
+        try:
+            await super().nack()
+        finally:
+            self._done()
 
 
 class _Positions:
