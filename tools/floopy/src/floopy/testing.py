@@ -96,6 +96,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(EACH_BROKER_FIXTURE, kinds, ids=str, indirect=True, scope="session")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out what only Apache Kafka can show where there is none; the report says why."""
     kafka_only = [item for item in items if KAFKA_ONLY_FIXTURE in _used_by(item)]
