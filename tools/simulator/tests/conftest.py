@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from floopy.simulation import SimulatorProcess
-from floopy_simulator.config import DEFAULT_MODELS
+from floopy_simulator.config import DEFAULT_ANTHROPIC_MODELS, DEFAULT_MODELS
 
 DEADLINE = 20.0
 CHAT = "/v1/chat/completions"
@@ -20,6 +20,7 @@ DEFAULTS = {
     "batch_seconds": 0.2,
     "auto": True,
     "cancel_seconds": 0.05,
+    "cancel_in_flight": 0,
     "window_seconds": 86400,
     "list_lag": 0,
     "count_lag": 0,
@@ -27,8 +28,12 @@ DEFAULTS = {
     "enqueued_token_limit": None,
     "max_lines": 50_000,
     "max_file_bytes": 200_000_000,
+    "queued_request_limit": None,
+    "max_requests": 100_000,
+    "max_batch_bytes": 256_000_000,
     "order": "shuffled",
     "models": list(DEFAULT_MODELS),
+    "anthropic_models": list(DEFAULT_ANTHROPIC_MODELS),
     "revoked_keys": [],
 }
 

@@ -37,13 +37,15 @@ class BatchHandlers:
 
     async def create(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         batch_id = new_batch_id()
-        body = self._batches.body_path(batch_id)
         try:
             await self._receive(request, batch_id)
             envelope = await self._work.take_in(batch_id)
+            self._check_queue(caller, envelope.total)
+        except BaseException:
+            self._batches.input_path(batch_id).unlink(missing_ok=True)
+            raise
         finally:
-            body.unlink(missing_ok=True)
-        self._check_queue(caller, envelope.total)
+            self._batches.body_path(batch_id).unlink(missing_ok=True)
         now = self._clock.now()
         batch = Batch(
             id=batch_id,
@@ -110,9 +112,9 @@ class BatchHandlers:
         limit = self._config().queued_request_limit
         if limit is None or self._batches.queued(caller.key) + more <= limit:
             return
-        self_service = "Please wait until some of your batches have ended."
         message = (
-            f"This batch would exceed your limit of {limit} batch requests in processing. {self_service}"
+            f"This batch would exceed your organization's limit of {limit} batch requests in processing. "
+            "Please wait until some of your batches have ended."
         )
         raise ApiError(429, message, headers={"Retry-After": "60"})
 
