@@ -52,7 +52,12 @@ class AuditHold:
         await self._write([assign(values, raw=raw)])
 
     async def _write(self, stages: list[Document]) -> None:
-        criteria = {"_id": self.batch["_id"], "audit.lease.token": self._token}
+        # one that was closed meanwhile, because its batch failed, stays closed
+        criteria = {
+            "_id": self.batch["_id"],
+            "audit.lease.token": self._token,
+            "audit.stage": {"$in": _LIVE_STAGES},
+        }
         if not await self._batches.write(criteria, stages):
             raise LeaseLost(self.batch["_id"])
 
@@ -205,9 +210,15 @@ class AuditStore:
         counts = await asyncio.gather(*(self._rows[sink].count(keys) for sink in Sink))
         rollup = await self._rollups.find_one({"_id": rollup_id(batch_id, segment["no"])}, {"lines": 1})
         found = {sink for sink, rows in zip(Sink, counts, strict=True) if rows < segment["lines"]}
-        if rollup is None or rollup["lines"] != segment["lines"]:
+        summed = -1 if rollup is None else rollup["lines"]
+        if summed != segment["lines"] and summed + await self._parked(batch_id, segment) != segment["lines"]:
             found.add(Sink.METERING)
         return found
+
+    async def _parked(self, batch_id: str, segment: Document) -> int:
+        """Ledger rows that say nothing of usage, which no rollup counts."""
+        parked = {"status": "parked", "batch_id": batch_id, "segment": segment["no"]}
+        return await self._rows[Sink.METERING].count(parked)
 
 
 _OF_RECEIPTS = {"segment": 1, "sink": 1, "lines": 1}

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from floopy_common.domain.errors import LeaseLost
+from floopy_common.domain.ids import line_id
 from floopy_common.domain.segment import Sink
 from floopy_common.settings import KafkaSettings
 from floopy_common.stores.auditing import ROWS_OF, AuditStore
@@ -303,6 +304,44 @@ async def test_parked_lines_keep_a_batch_from_balance_and_are_not_emitted_again(
 
     await delivery.mongo.collection("receipts").update_many({}, {"$set": {"parked": 0}})
     await balanced(delivery, auditor, batch, wait_until)
+
+
+async def test_a_ledger_row_that_is_parked_is_missing_from_no_rollup(delivery: Any) -> None:
+    batch = await delivery.plan(lines=10, segment_lines=10)
+    (segment,) = await delivery.emitted(batch)
+    await delivery.confirm(segment, sinks=(Sink.LOGGING, Sink.FEEDBACK))
+    await delivery.confirm(segment, sinks=(Sink.METERING,), parked=1)
+    parked = {"status": "parked", "batch_id": batch["_id"], "segment": 0}
+    await delivery.mongo.collection("usage_ledger").update_one(
+        {"_id": line_id(batch["_id"], 4)}, {"$set": parked}
+    )
+    await delivery.mongo.collection("usage_rollups").update_many({}, {"$set": {"lines": 9}})
+    auditor = delivery.auditor()
+
+    await steps(auditor)
+
+    audit = await delivery.audit_of(batch)
+    assert (audit["metered"], audit["parked"], audit["balanced"]) == (10, 1, False)
+    assert await delivery.in_state(batch, "balanced")
+
+    await delivery.mongo.collection("usage_rollups").update_many({}, {"$set": {"lines": 8}})
+    await make_due(delivery, batch)
+    await steps(auditor)
+    assert not await delivery.in_state(batch, "balanced")
+
+
+async def test_an_audit_under_way_does_not_open_what_was_closed_meanwhile(delivery: Any) -> None:
+    batch = await delivery.plan(lines=10, segment_lines=10)
+    hold = await AuditStore(delivery.mongo, "slow", 60.0).claim()
+    assert hold is not None
+    closed = {"audit.stage": "closed", "audit.balanced": True}
+    await delivery.mongo.collection("batches").update_one({"_id": batch["_id"]}, {"$set": closed})
+
+    with pytest.raises(LeaseLost):
+        await hold.record({"stage": "open", "balanced": False}, 1)
+
+    audit = await delivery.audit_of(batch)
+    assert (audit["stage"], audit["balanced"]) == ("closed", True)
 
 
 async def test_an_audit_is_closed_after_a_last_recount_once_retention_is_over(
