@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from floopy_common.chassis.mongo import Collection, DatabaseError, Document, assign, expire_in
@@ -58,6 +58,7 @@ class LiveLease:
         self._floor = lease.deadline
         self.deadline = lease.deadline
         self.lost = False
+        self.is_let_go = False
 
     @property
     def token(self) -> str:
@@ -87,6 +88,16 @@ class LiveLease:
         if time.monotonic() + ttl > self._floor:
             await self.extend(ttl)
 
+    @contextmanager
+    def letting_go(self) -> Iterator[None]:
+        """Around the write that gives the document up, which alone says whether it was still ours."""
+        self.is_let_go = True
+        try:
+            yield
+        except BaseException:
+            self.is_let_go = False
+            raise
+
 
 @asynccontextmanager
 async def renewing(
@@ -101,9 +112,8 @@ async def renewing(
     try:
         yield live
     except asyncio.CancelledError:
-        if not live.lost:
+        if not live.lost or body.uncancel() > 0:  # else somebody else stops the body as well
             raise
-        body.uncancel()
         _log.warning("lease lost", extra={"event": "lease_lost", "document": document_id})
         raise LeaseLost(document_id) from None
     finally:
@@ -114,12 +124,19 @@ async def renewing(
 async def _beat(live: LiveLease, ttl: float, body: asyncio.Task[object]) -> None:
     while not live.lost:
         await asyncio.sleep(ttl / 3)
-        try:
-            await live.renew(ttl)
-        except LeaseLost:
-            live.lost = True
-        except DatabaseError as error:
-            # the next beat tries again; past the deadline somebody else may own the document
-            _log.warning("lease not renewed", extra={"event": "lease_renewal_failed", "error": str(error)})
-            live.lost = live.seconds_left() <= 0
+        lost = False if live.is_let_go else await _is_lost(live, ttl)
+        # a beat that met the releasing write on its way says nothing
+        live.lost = lost and not live.is_let_go
     body.cancel()
+
+
+async def _is_lost(live: LiveLease, ttl: float) -> bool:
+    try:
+        await live.renew(ttl)
+    except LeaseLost:
+        return True
+    except DatabaseError as error:
+        # the next beat tries again; past the deadline somebody else may own the document
+        _log.warning("lease not renewed", extra={"event": "lease_renewal_failed", "error": str(error)})
+        return live.seconds_left() <= 0
+    return False

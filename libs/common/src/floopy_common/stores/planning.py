@@ -62,15 +62,16 @@ class PlanningHold:
         self, to: BatchStatus, fields: Mapping[str, Any], now: datetime, event: str | None
     ) -> bool:
         tidy = {"planning": None} if self._claim.is_first else {}
-        after = await self._store.batches.transition(
-            self.batch,
-            to,
-            now=now,
-            by=_BY,
-            fields={**fields, "lease": None, **tidy},
-            event=event,
-            lease_token=self._live.token,
-        )
+        with self._live.letting_go():
+            after = await self._store.batches.transition(
+                self.batch,
+                to,
+                now=now,
+                by=_BY,
+                fields={**fields, "lease": None, **tidy},
+                event=event,
+                lease_token=self._live.token,
+            )
         return after is not None
 
 

@@ -57,20 +57,17 @@ class ShardHold:
                     {"state": ShardState.SETTLED.value, "archive": archive, "ended": ended.value},
                     now=["ended_at"],
                 ),
-                release_stage(),
             ]
         )
 
     async def download_again(self, delay: float) -> None:
         """What came was short; look again in `delay` seconds."""
         downloads = {"$add": [{"$ifNull": ["$downloads", 0]}, 1]}
-        await self._write(
-            [assign(raw={"downloads": downloads, "poll.next_at": expire_in(delay)}), release_stage()]
-        )
+        await self._write([assign(raw={"downloads": downloads, "poll.next_at": expire_in(delay)})])
 
     async def let_go(self, delay: float) -> None:
         """Nothing came of it through no fault of the results; look again in `delay` seconds."""
-        await self._write([assign(raw={"poll.next_at": expire_in(delay)}), release_stage()])
+        await self._write([assign(raw={"poll.next_at": expire_in(delay)})])
 
     async def detach(self) -> None:
         """The provider batch is not ours: what became of our attempt is unknown again."""
@@ -86,13 +83,15 @@ class ShardHold:
                         **_NO_PROVIDER_BATCH,
                     }
                 ),
-                release_stage(),
             ]
         )
 
     async def _write(self, stages: Sequence[Mapping[str, Any]]) -> None:
-        if not await self._polls.write({"_id": self.shard["_id"], **self._live.held()}, stages):
-            raise LeaseLost(self.shard["_id"])
+        """The hold's last write."""
+        held = {"_id": self.shard["_id"], **self._live.held()}
+        with self._live.letting_go():
+            if not await self._polls.write(held, [*stages, release_stage()]):
+                raise LeaseLost(self.shard["_id"])
 
 
 _NO_PROVIDER_BATCH: Document = {

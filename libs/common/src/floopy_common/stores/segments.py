@@ -74,15 +74,18 @@ class SegmentHold:
             "failures": 0,
             "retry_at": None,
         }
-        await self._write(
-            SegmentState.WRITTEN,
-            [assign(place, now=["emitted.at"], raw={"emitted.times": times}), release_stage()],
+        await self._let_go(
+            SegmentState.WRITTEN, [assign(place, now=["emitted.at"], raw={"emitted.times": times})]
         )
 
     async def give_back(self, delay: float, *, failed: bool) -> None:
         """Leave the rest to whoever claims it in `delay` seconds; the hold ends."""
         failures: Document = {"failures": {"$add": [{"$ifNull": ["$failures", 0]}, 1]}} if failed else {}
-        await self._write(None, [assign(raw={"retry_at": expire_in(delay), **failures}), release_stage()])
+        await self._let_go(None, [assign(raw={"retry_at": expire_in(delay), **failures})])
+
+    async def _let_go(self, state: SegmentState | None, stages: list[Document]) -> None:
+        with self._live.letting_go():
+            await self._write(state, [*stages, release_stage()])
 
     async def _write(self, state: SegmentState | None, stages: list[Document]) -> None:
         criteria: Document = {"_id": self.segment["_id"], **self._live.held()}
