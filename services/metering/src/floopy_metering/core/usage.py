@@ -65,20 +65,25 @@ class Accountant:
         batch = await self._ports.batches.get(batch_id)
         if batch is None or batch["plan"] is None:
             return None
-        figures = await self._ports.rollups.totals(batch_id)
-        stored = await self._ports.usage.get(batch_id)
-        if stored is not None and all(stored[name] == value for name, value in figures.items()):
-            return stored
-        recorded = UsageRecorded(
-            batch_id=batch_id,
-            org_id=batch["org_id"],
-            month=batch["plan"]["month"],
-            revision=1 if stored is None else stored["revision"] + 1,
-            **figures,
-        )
-        return await self._write(recorded, settled=stored is not None and stored["settled"])
+        while True:
+            # read before the rollups: a revision that is still the same when it is replaced has missed none
+            stored = await self._ports.usage.get(batch_id)
+            figures = await self._ports.rollups.totals(batch_id)
+            if stored is not None and all(stored[name] == value for name, value in figures.items()):
+                return stored
+            recorded = UsageRecorded(
+                batch_id=batch_id,
+                org_id=batch["org_id"],
+                month=batch["plan"]["month"],
+                revision=1 if stored is None else stored["revision"] + 1,
+                **figures,
+            )
+            written = await self._write(recorded, settled=stored is not None and stored["settled"])
+            if written is not None:
+                return written
 
     async def _write(self, recorded: UsageRecorded, *, settled: bool) -> Document | None:
+        """None when another consumer was faster: it may not have seen all that is known by now."""
         event_id, value = usage_event(recorded, self._now())
         pending = {
             "id": event_id,
@@ -95,5 +100,4 @@ class Accountant:
             written = await self._ports.usage.revise(document, pending)
         self._hit("metering.after_usage")
         self._announce()
-        # another consumer was faster: what it wrote is what counts
-        return document if written else await self._ports.usage.get(recorded.batch_id)
+        return document if written else None
