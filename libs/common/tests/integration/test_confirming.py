@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
@@ -9,13 +10,14 @@ import pytest
 from floopy_sinks.lines import make_segment
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient
+from pymongo.errors import BulkWriteError
 
 from floopy_common.chassis.consumer import LineRecord
 from floopy_common.chassis.mongo import DatabaseError, Document, Mongo
 from floopy_common.chassis.producer import NotSent
 from floopy_common.domain.segment import Sink
 from floopy_common.events.lines import LineCompleted, LineUsage
-from floopy_common.stores.confirming import Confirming, SegmentRun, Wanted, parked_row
+from floopy_common.stores.confirming import Confirming, SegmentRun, Wanted, _refusals, parked_row
 
 
 class Parking:
@@ -180,6 +182,57 @@ async def test_a_parked_row_is_replaced_when_the_line_comes_again(
     assert len(parking.letters) == 2
     assert await rows_of(mongo) == [row(line) for line in lines]
     assert [r["parked"] for r in await rows_of(mongo, "receipts")] == [0]
+
+
+async def test_a_receipt_does_not_tell_of_a_parked_row_that_was_replaced_meanwhile(
+    mongo: Mongo, parking: Parking, refuse: Refuse
+) -> None:
+    lines = make_segment("batch_1", 20)
+    other = Confirming(mongo, Sink.LOGGING, "requests", park=parking, hit=lambda _: None)
+    told = 0
+
+    async def before_receipt(_: SegmentRun) -> None:
+        nonlocal told
+        told += 1
+        if told == 1:
+            await refuse("")
+            await other.take(records(lines[6:7]), row)
+
+    slow = Confirming(
+        mongo, Sink.LOGGING, "requests", park=parking, hit=lambda _: None, before_receipt=before_receipt
+    )
+    await refuse("mine-7")
+    await slow.take(records(lines), row)
+
+    assert await rows_of(mongo) == [row(line) for line in lines]
+    assert [r["parked"] for r in await rows_of(mongo, "receipts")] == [0]
+    assert told == 2
+
+
+async def test_a_line_that_cannot_even_be_parked_stops_nothing(
+    mongo: Mongo, confirming: Confirming, parking: Parking
+) -> None:
+    lines, behind = make_segment("batch_1", 20), make_segment("batch_2", 20)
+    before_time = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1)))
+    timing = msgspec.structs.replace(lines[6].timing, completed_at=before_time)
+    lines[6] = msgspec.structs.replace(lines[6], timing=timing)
+
+    def unfit(line: LineCompleted) -> Document:
+        return {**row(line), "at": line.timing.completed_at}
+
+    await confirming.take(records([*lines, *behind]), unfit)
+
+    assert [line for line, _ in parking.letters] == [lines[6].line_id]
+    assert len(await rows_of(mongo)) == 39
+    assert [r["batch_id"] for r in await rows_of(mongo, "receipts")] == ["batch_2"]
+
+
+@pytest.mark.parametrize("code", [112, 11601, 14031])
+def test_what_is_no_fault_of_the_row_parks_nothing(code: int) -> None:
+    """A conflict, an interruption, a full disk."""
+    failure = {"index": 0, "code": code, "errmsg": "not now"}
+    with pytest.raises(BulkWriteError):
+        _refusals(BulkWriteError({"writeErrors": [failure], "writeConcernErrors": []}))
 
 
 async def test_only_the_row_the_driver_cannot_encode_is_parked(

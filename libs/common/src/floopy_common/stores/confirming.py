@@ -31,8 +31,13 @@ CONFIRMED = Counter("floopy_segments_confirmed_total", "Receipts written or foun
 REPEATED = Counter("floopy_lines_repeated_total", "Delivered lines that had their row already.", ["sink"])
 
 _DUPLICATE_KEY = 11000
-_PASSING = frozenset({6, 7, 50, 89, 91, 112, 189, 262, 9001, 10058, 10107, 11600, 11602, 13435, 13436})
-"""Codes that say nothing about the document: the server's state, a time limit, a write conflict."""
+_PASSING = frozenset(
+    {
+        *(6, 7, 13, 24, 46, 50, 89, 91, 112, 189, 262),
+        *(8000, 9001, 10058, 10107, 11600, 11601, 11602, 13435, 13436, 14031),
+    }
+)
+"""Codes that say nothing about the document: the server's state, a full disk, a time limit, a conflict."""
 _WHOLE = frozenset({22, 10334})
 """Codes with which the server refuses a whole insert for one document: no BSON, too large."""
 _AT_ONCE = 4
@@ -146,7 +151,8 @@ class Confirming:
         if refused:
             await self._park(refused)
             self._hit(f"{self._sink}.after_dead_letter")
-            await self._rows.insert_missing([parked_row(record.line) for record, _ in refused])
+            # of a line that not even this can be said of, the dead letter is all there will be
+            await self._insert([(record, parked_row(record.line)) for record, _ in refused])
         self._hit(f"{self._sink}.after_insert")
 
     async def confirm(self, runs: Sequence[SegmentRun]) -> None:
@@ -200,13 +206,20 @@ class Confirming:
         if await self._rows.count(run.whole) < run.segment.lines:
             return
         parked = await self._rows.count(_parked_of(run))
-        if self._before_receipt is not None:
-            await self._before_receipt(run)
-        await self._receipts.put(self._sink, run.batch_id, run.segment.no, run.segment.lines, parked)
+        await self._put_receipt(run, parked)
+        # a row that another consumer replaced meanwhile may be told of by an earlier receipt than this one
+        while parked and (now := await self._rows.count(_parked_of(run))) != parked:
+            parked = now
+            await self._put_receipt(run, parked)
         CONFIRMED.labels(self._sink).inc()
         self._hit(f"{self._sink}.after_receipt")
         if self._after_receipt is not None:
             await self._after_receipt(run)
+
+    async def _put_receipt(self, run: SegmentRun, parked: int) -> None:
+        if self._before_receipt is not None:
+            await self._before_receipt(run)
+        await self._receipts.put(self._sink, run.batch_id, run.segment.no, run.segment.lines, parked)
 
 
 def parked_row(line: LineCompleted) -> Document:
