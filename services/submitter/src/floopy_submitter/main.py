@@ -37,26 +37,25 @@ from floopy_submitter.metrics import WAITING, SubmitReport
 
 BY = "floopy-submitter"
 
-failpoints.declare(
-    {
-        **PLANNING_STEPS,
-        "submit.after_claim": "a shard was claimed, nothing else has happened",
-        "submit.after_intent": "an attempt was begun, its input is not uploaded",
-        "submit.after_upload": "the provider has the input, its file id is not stored",
-        "submit.after_prepared": "the input's file id is stored",
-        "submit.after_fence": "the attempt is `creating`, the call is not made",
-        "submit.after_create": "the provider has created its batch, the id is not stored",
-        "submit.after_record": "the provider batch is recorded, its event waits in the outbox",
-        "submit.after_unknown": "a create was ambiguous and is noted as unknown",
-        "submit.after_wait": "the provider had no room; the shard waits",
-        "submit.after_refuse": "the provider refused the input; the shard is refused",
-        "recovery.after_claim": "an unclear shard was claimed, the provider is not asked yet",
-        "recovery.after_adopt": "a provider batch was found and recorded",
-        "recovery.after_abandon": "an attempt was given up, the next is not begun",
-        "orphan.after_note": "a provider batch nobody wants is noted, not cancelled yet",
-        "orphan.after_cancel": "an orphan was cancelled, that is not noted yet",
-    }
-)
+FAILPOINTS = {
+    **PLANNING_STEPS,
+    "submit.after_claim": "a shard was claimed, nothing else has happened",
+    "submit.after_intent": "an attempt was begun, its input is not uploaded",
+    "submit.after_upload": "the provider has the input, its file id is not stored",
+    "submit.after_prepared": "the input's file id is stored",
+    "submit.after_fence": "the attempt is `creating`, the call is not made",
+    "submit.after_create": "the provider has created its batch, the id is not stored",
+    "submit.after_record": "the provider batch is recorded, its event waits in the outbox",
+    "submit.after_unknown": "a create was ambiguous and is noted as unknown",
+    "submit.after_wait": "the provider had no room; the shard waits",
+    "submit.after_refuse": "the provider refused the input; the shard is refused",
+    "recovery.after_claim": "an unclear shard was claimed, the provider is not asked yet",
+    "recovery.after_adopt": "a provider batch was found and recorded",
+    "recovery.after_abandon": "an attempt was given up, the next is not begun",
+    "orphan.after_note": "a provider batch nobody wants is noted, not cancelled yet",
+    "orphan.after_cancel": "an orphan was cancelled, that is not noted yet",
+}
+failpoints.declare(FAILPOINTS)
 
 _GRACE = 8.0
 """Seconds that submits under way get when the process is told to stop: less than what `floopy up` waits."""

@@ -33,7 +33,6 @@ MONGO_VARIABLE = "FLOOPY_TEST_MONGO"
 KAFKA_VARIABLE = "FLOOPY_TEST_KAFKA"
 KAFKA_ONLY_FIXTURE = "kafka_bootstrap"
 EACH_BROKER_FIXTURE = "broker"
-WHOLE_SYSTEM_FIXTURE = "stack"
 
 
 class Source(StrEnum):
@@ -96,22 +95,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(EACH_BROKER_FIXTURE, kinds, ids=str, indirect=True, scope="session")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out what only Apache Kafka can show where there is none; the report says why."""
     kafka_only = [item for item in items if KAFKA_ONLY_FIXTURE in _used_by(item)]
     if kafka_only and kafka_missing():
         config.hook.pytest_deselected(items=kafka_only)
         items[:] = [item for item in items if item not in kafka_only]
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group_of(item)))
-
-
-def _group_of(item: pytest.Item) -> str:
-    """Tests that share what a module starts run in one worker: those of a file, on one kind of broker."""
-    callspec = getattr(item, "callspec", None)
-    stack = callspec.params.get(WHOLE_SYSTEM_FIXTURE, "") if callspec else ""
-    return f"{item.path.stem} {stack}".strip()
 
 
 def _used_by(item: pytest.Item) -> frozenset[str]:

@@ -248,9 +248,9 @@ class Submitter:
             extra={"event": "submit_waits", "shard_id": hold.shard["_id"], "reason": reason, "cause": cause},
         )
         if hold.attempt is None:
-            await hold.hand_back(delay)
-        else:
-            await hold.wait(reason, delay)
+            # only what waits is counted, shown and backs off, and it waits with an attempt to go on with
+            await hold.intend()
+        await hold.wait(reason, delay)
         self._hit("submit.after_wait")
 
     def _delay(self, hold: Hold, retry_after: float | None) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from floopy_common.domain.errors import LeaseLost
 from floopy_common.domain.index import unpack_input
 from floopy_common.providers.openai.request import TRANSLATOR_VERSION, upstream_length, upstream_line
 from floopy_common.providers.pricing import price_version
@@ -322,6 +323,21 @@ async def test_a_zombie_changes_nothing_of_its_successors_plan(world: Any, make_
     after = [await world.batch(batch_id), await world.segments(batch_id), await world.shards(batch_id)]
     assert after == before
     assert await world.reserved() == 20
+
+
+async def test_a_zombie_reserves_nothing_behind_whoever_tidied_up(world: Any, make_lines: Any) -> None:
+    batch_id = await world.create(make_lines(20), cap=100)
+    zombie = await world.store("zombie", 0.1).claim("", (await world.batch(batch_id))["created_at"])
+    await world.cancel(batch_id)
+    async with asyncio.timeout(10):
+        while not await world.planner().step():
+            await asyncio.sleep(0.02)
+
+    with pytest.raises(LeaseLost):
+        async with zombie.hold() as hold:
+            await hold.reserve(20)
+
+    await assert_nothing_live(world, batch_id, "cancelling")
 
 
 async def test_a_zombie_cannot_decide_while_its_successor_still_reads(world: Any, make_lines: Any) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-import floopy_submitter.main  # noqa: F401 - declares the failpoints
-from floopy_common.chassis.failpoints import FAILPOINTS
+from floopy_submitter.main import FAILPOINTS
 
 LOST_ANSWER = {"kind": "drop", "when": "after"}
 NEVER_ARRIVED = {"kind": "drop", "when": "before"}

@@ -5,11 +5,14 @@ import itertools
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 
+from floopy_common.chassis.mongo import assign, expire_in
 from floopy_common.domain.shard import AttemptPhase, WaitReason
+from floopy_common.stores.submitting import SubmitStore
 
 
 async def test_planned_shards_are_submitted_once_each(world, running, make_lines, quiet) -> None:
@@ -195,6 +198,47 @@ async def test_a_revoked_key_refuses_one_account_only(world, running, make_lines
         await world.in_state(valid, "submitted")
 
     assert "sk-revoked" not in json.dumps(refused["refused"])
+
+
+async def test_a_shard_without_a_usable_account_waits_where_everybody_sees_it(
+    world, running, make_lines, quiet
+) -> None:
+    batch_id = await world.plan(make_lines(1), "acct_of_nobody")
+
+    async with running():
+        queue = await world.queue(batch_id)
+
+        async def backs_off() -> bool:
+            waiting = (await world.shard(batch_id))["waiting"]
+            return bool(waiting["backoff"] > 0.2)
+
+        await world.eventually(backs_off, "a longer wait")
+
+    assert queue["reason"] == "provider_unavailable"
+    assert queue["next_attempt_at"] is not None
+    assert len((await world.shard(batch_id))["attempts"]) == 1
+
+
+async def test_finding_the_next_shard_reads_no_more_than_one(world, make_lines, mongo) -> None:
+    await world.plan(make_lines(40), await world.account(), shard_lines=1)
+    shards = mongo.collection("shards")
+    later = [assign(raw={"waiting.next_attempt_at": expire_in(60)})]
+    await shards.update_many({"no": {"$lt": 20}}, [assign({"state": "waiting"}), *later])
+    read = 0
+
+    async def explain(criteria: Any, sort: Any) -> Any:
+        nonlocal read
+        explained = await shards._raw.find(criteria, sort=sort).limit(1).explain()
+        read += explained["executionStats"]["totalDocsExamined"]
+        return await shards.find_one(criteria, sort=sort)
+
+    store = SubmitStore(mongo, "test", 5)
+    store._shards = type("Explaining", (), {"find_one": staticmethod(explain)})()
+
+    found = await store.next_due()
+
+    assert found is not None
+    assert (found["no"], read) == (20, 1)
 
 
 async def test_a_failed_upload_is_repeated(world, running, make_lines, quiet, simulator) -> None:
