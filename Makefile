@@ -47,7 +47,7 @@ events: setup ## Write contracts/events from the code
 
 ##@ Test
 test: setup ## Every suite, files beside each other (WORKERS=0: one after the other)
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --randomly-dont-reorganize $(ARGS)
 
 test-unit: setup ## Unit suites only
 	$(BIN)/pytest libs/*/tests/unit services/*/tests/unit tools/*/tests/unit
