@@ -92,6 +92,7 @@ COLLECTIONS: dict[str, CollectionSpec] = {
                 _index("batch_id", "plan_id", "no"),
                 _index("state", "poll.next_at"),
                 _index("state", "waiting.next_attempt_at"),
+                _index("state", "queued_since", "created_at", "_id"),
                 _index("account_id", "provider_batch_id"),
                 _index("attempts.phase", where={"attempts.phase": {"$in": ["creating", "unknown"]}}),
                 _index("sweep.next_at", where={"sweep.next_at": {"$exists": True}}),

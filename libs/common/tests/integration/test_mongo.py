@@ -1,13 +1,14 @@
 """The database module against a real replica set: literal values, leases, outbox, status moves."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from floopy_common.chassis.lease import claim_stage, held, new_lease, renewing
+from floopy_common.chassis.lease import LiveLease, claim_stage, held, new_lease, release_stage, renewing
 from floopy_common.chassis.mongo import (
     FREE_LEASE,
     Mongo,
@@ -109,6 +110,71 @@ async def test_extending_is_never_shortened_by_a_heartbeat(mongo: Mongo) -> None
 
         assert await shards.find_one({"_id": "s"}) == extended
         assert 55 < live.seconds_left() <= 60
+
+
+async def test_a_heartbeat_that_comes_after_the_release_reports_no_loss(mongo: Mongo) -> None:
+    shards = mongo.collection("shards")
+    await shards.insert_new({"_id": "s", "lease": None})
+    lease = new_lease("one", 0.3)
+    await shards.update_one({"_id": "s"}, [claim_stage(lease, 0.3)])
+
+    async with asyncio.timeout(10), renewing(shards, "s", lease, 0.3) as live:
+        with live.letting_go():
+            assert await shards.update_one({"_id": "s", **live.held()}, [release_stage()]) == 1
+            await _beats(live)  # the answer to the release is still on its way
+        await _beats(live)  # the body has something left to do
+        assert not live.lost
+
+
+async def test_a_release_that_failed_leaves_the_heartbeat_its_say(mongo: Mongo) -> None:
+    shards = mongo.collection("shards")
+    await shards.insert_new({"_id": "s", "lease": {"token": "thief"}})
+
+    with pytest.raises(LeaseLost):
+        async with asyncio.timeout(10), renewing(shards, "s", new_lease("one", 0.3), 0.3) as live:
+            with pytest.raises(ZeroDivisionError), live.letting_go():
+                1 / 0  # noqa: B018 - the write fails
+            await asyncio.Event().wait()
+
+
+async def test_a_body_stopped_from_outside_is_stopped_though_its_lease_is_lost(mongo: Mongo) -> None:
+    shards = mongo.collection("shards")
+    await shards.insert_new({"_id": "s", "lease": {"token": "thief"}})
+    lost = asyncio.Event()
+
+    async def work() -> None:
+        async with renewing(shards, "s", new_lease("one", 0.3), 0.3):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                lost.set()
+                await asyncio.Event().wait()  # what was begun takes its time to end
+
+    task = asyncio.create_task(work())
+    await asyncio.wait_for(lost.wait(), 10)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def _beats(live: LiveLease) -> None:
+    """Wait for a few heartbeats."""
+    until = time.monotonic() + 0.35
+    while time.monotonic() < until:
+        await asyncio.sleep(0.05)
+
+
+async def test_looking_for_what_is_due_reads_nothing_that_is_not(mongo: Mongo) -> None:
+    shards = mongo.collection("shards")
+    for number in range(20):
+        await shards.insert_new({"_id": f"s{number}", "state": "submitted", "lease": None})
+        await shards.update_one({"_id": f"s{number}"}, [assign(raw={"poll.next_at": expire_in(60)})])
+
+    criteria = {"state": {"$in": ["submitted", "cancelling"]}, "$and": [due("poll.next_at"), FREE_LEASE]}
+    explained = await shards._raw.find(criteria, sort=[("poll.next_at", 1)]).explain()
+
+    assert explained["executionStats"]["totalDocsExamined"] == 0
 
 
 async def test_due_means_missing_or_past_by_the_servers_clock(mongo: Mongo) -> None:

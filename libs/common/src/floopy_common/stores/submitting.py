@@ -15,22 +15,18 @@ _AMBIGUOUS = [AttemptPhase.CREATING.value, AttemptPhase.UNKNOWN.value]
 
 _LAST_IS_AMBIGUOUS: Document = {"$in": [{"$last": "$attempts.phase"}, _AMBIGUOUS]}
 
-_SUBMITTABLE: Document = {
-    "$and": [
-        {
-            "$or": [
-                {"state": ShardState.PLANNED.value, **due("submit_at")},
-                {
-                    "state": ShardState.WAITING.value,
-                    "waiting.reason": {"$ne": WaitReason.OPERATOR.value},
-                    **due("waiting.next_attempt_at"),
-                },
-                {"state": ShardState.SUBMITTING.value, "$expr": {"$not": [_LAST_IS_AMBIGUOUS]}},
-            ]
-        },
-        FREE_LEASE,
-    ]
-}
+_TURNS: tuple[Document, ...] = (
+    {
+        "state": ShardState.WAITING.value,
+        "waiting.reason": {"$ne": WaitReason.OPERATOR.value},
+        **due("waiting.next_attempt_at"),
+    },
+    {"state": ShardState.SUBMITTING.value, "$expr": {"$not": [_LAST_IS_AMBIGUOUS]}},
+    {"state": ShardState.PLANNED.value, **due("submit_at")},
+)
+"""Those that wait before those a worker left behind before new ones; each is one walk along an index."""
+
+_SUBMITTABLE: Document = {"$and": [{"$or": list(_TURNS)}, FREE_LEASE]}
 """What may be claimed for a try: no provider batch of it can exist that nobody has recorded."""
 
 _UNCLEAR: Document = {
@@ -117,7 +113,7 @@ class SubmitHold:
 
     async def unfence(self) -> None:
         """The call was certainly not made: the attempt is where it was before the fence, free for anybody."""
-        await self._write([self._on_last(AttemptPhase.PREPARED, {}), release_stage()])
+        await self._let_go([self._on_last(AttemptPhase.PREPARED, {})])
 
     async def recorded(
         self, provider_batch_id: str, pending: Document, interval: float, resolution: str | None
@@ -125,7 +121,7 @@ class SubmitHold:
         """The provider batch is known; `pending` tells others, the first look comes after `interval`."""
         poll = {"interval": interval, "failures": 0, "started_at": None, "last_at": None, "asked_at": None}
         created = {"provider_batch_id": provider_batch_id, "resolution": resolution}
-        await self._write(
+        await self._let_go(
             [
                 self._on_last(AttemptPhase.CREATED, created),
                 append("outbox", pending),
@@ -143,7 +139,6 @@ class SubmitHold:
                     now=["submitted_at"],
                 ),
                 assign(raw={"poll.next_at": expire_in(interval), "lease.attempt": 0}),
-                release_stage(),
             ]
         )
 
@@ -154,7 +149,7 @@ class SubmitHold:
         """
         phase = AttemptPhase.NOT_ACCEPTED if anew else self._phase_before_fence()
         waiting_since = {"$ifNull": ["$queued_since", "$$NOW"]}
-        await self._write(
+        await self._let_go(
             [
                 self._on_last(phase, {"resolution": anew} if anew else {}),
                 assign(
@@ -169,13 +164,12 @@ class SubmitHold:
                         "waiting.next_attempt_at": expire_in(delay),
                     },
                 ),
-                release_stage(),
             ]
         )
 
     async def refuse(self, refused: Document) -> None:
         """The provider will never take this input."""
-        await self._write(
+        await self._let_go(
             [
                 self._on_last(AttemptPhase.NOT_ACCEPTED, {"resolution": "refused"}),
                 assign(
@@ -187,46 +181,41 @@ class SubmitHold:
                     },
                     now=["ended_at"],
                 ),
-                release_stage(),
             ]
         )
 
     async def unknown(self) -> None:
         """Nobody knows whether there is a provider batch: it is looked for at once."""
-        await self._write(
+        await self._let_go(
             [
                 self._on_last(AttemptPhase.UNKNOWN, {}),
                 assign({"state": ShardState.SUBMIT_UNKNOWN.value, "search": None}),
-                release_stage(),
             ]
         )
 
     async def hand_back(self, delay: float) -> None:
         """Not to be submitted, at least not in the next `delay` seconds; nothing of it is at the provider."""
-        await self._write(
+        await self._let_go(
             [
                 assign({"state": ShardState.PLANNED.value}, raw={"submit_at": expire_in(delay)}),
-                release_stage(),
             ]
         )
 
     async def no_look(self, delay: float) -> None:
         """The provider's list could not be read: that counts for nothing."""
         failures = {"$add": [{"$ifNull": ["$search.failures", 0]}, 1]}
-        await self._write(
+        await self._let_go(
             [
                 assign(raw={"search.failures": failures, "search.next_at": expire_in(delay)}),
-                release_stage(),
             ]
         )
 
     async def looked(self, delay: float) -> None:
         """The whole list was read and nothing of the attempt was there; look again in `delay` seconds."""
-        await self._write(
+        await self._let_go(
             [
                 *self._count_look(),
                 assign({"search.failures": 0}, raw={"search.next_at": expire_in(delay)}),
-                release_stage(),
             ]
         )
 
@@ -248,7 +237,7 @@ class SubmitHold:
                 assign({"waiting": reason}),
                 assign(raw={"queued_since": since, "waiting.since": since}),
             ]
-        await self._write([*stages, release_stage()])
+        await self._let_go(stages)
 
     def _count_look(self) -> list[Document]:
         looks = (self.attempt or {}).get("looks", 0) + 1
@@ -268,6 +257,10 @@ class SubmitHold:
         if self.attempt is None:
             raise RuntimeError(f"{self.shard['_id']} has no attempt yet")
         return self.attempt
+
+    async def _let_go(self, stages: Sequence[Mapping[str, Any]]) -> None:
+        with self._live.letting_go():
+            await self._write([*stages, release_stage()])
 
     async def _write(self, stages: Sequence[Mapping[str, Any]]) -> None:
         held = {"_id": self.shard["_id"], **self._live.held()}
@@ -299,7 +292,12 @@ class SubmitStore:
 
     async def next_due(self, without_accounts: Collection[str] = ()) -> Document | None:
         """The shard to be submitted next, except those of `without_accounts`."""
-        return await self._shards.find_one(_except(_SUBMITTABLE, without_accounts), sort=_URGENCY)
+        for turn in _TURNS:
+            criteria = _except({"$and": [turn, FREE_LEASE]}, without_accounts)
+            found = await self._shards.find_one(criteria, sort=_OLDEST)
+            if found is not None:
+                return found
+        return None
 
     async def next_unclear(self, without_accounts: Collection[str] = ()) -> Document | None:
         """The shard to be looked for next, except those of `without_accounts`."""
@@ -311,14 +309,14 @@ class SubmitStore:
     async def defer(self, shard: Document, delay: float) -> None:
         """Do not offer a shard that nobody works on for `delay` seconds."""
         await self._shards.update_one(
-            {"_id": shard["_id"], "state": shard["state"], **FREE_LEASE},
+            {"_id": shard["_id"], "state": shard["state"], **_SUBMITTABLE},
             [assign({"state": ShardState.PLANNED.value}, raw={"submit_at": expire_in(delay)})],
         )
 
     async def discard(self, shard: Document) -> None:
         """End a shard whose plan is not its batch's; nobody counts or shows it."""
         await self._shards.update_one(
-            {"_id": shard["_id"], "state": shard["state"], **FREE_LEASE},
+            {"_id": shard["_id"], "state": shard["state"], **_SUBMITTABLE},
             [
                 assign(
                     {"state": ShardState.SETTLED.value, "ended": ShardEnd.CANCELLED.value}, now=["ended_at"]
@@ -374,8 +372,7 @@ class SubmitStore:
         return {row["_id"]: row["shards"] for row in rows}
 
 
-_URGENCY = [("state", -1), ("queued_since", 1), ("created_at", 1), ("_id", 1)]
-"""Those that `waiting` names before those left behind in `submitting` before `planned` ones; oldest first."""
+_OLDEST = [("queued_since", 1), ("created_at", 1), ("_id", 1)]
 _LOOK_ORDER = [("search.next_at", 1), ("_id", 1)]
 
 
