@@ -13,6 +13,7 @@ from typing import Any
 from floopy_common.chassis.lease import Lease, LiveLease, claim_stage, new_lease, renewing
 from floopy_common.chassis.mongo import FREE_LEASE, Collection, Document, Mongo, assign
 from floopy_common.domain.batch import BatchStatus
+from floopy_common.domain.errors import LeaseLost
 from floopy_common.domain.ids import new_plan_id
 from floopy_common.stores.batches import BatchStore
 from floopy_common.stores.caps import CapStore, month_of
@@ -41,6 +42,9 @@ class PlanningHold:
 
     async def reserve(self, lines: int) -> bool:
         """Set the lines aside against the organisation's cap; False when they do not fit under it."""
+        if self._live.seconds_left() <= 0:
+            # the cap has no lease to filter on, and what is reserved after the batch was settled stays so
+            raise LeaseLost(self.batch["_id"])
         cap = self.batch["context"]["monthly_line_cap"]
         return await self._store.caps.reserve(self.batch["org_id"], self.batch["_id"], lines, cap, self.month)
 
