@@ -26,6 +26,8 @@ SMALL = {
     "FLOOPY_SEGMENT__MAX_LINES": "200",
     "FLOOPY_SHARD__MAX_LINES": str(SHARD_LINES),
     "FLOOPY_LEASE__TTL": "2",
+    # ten finished batches of a hundred segments, recounted every few seconds, would be all the machine does
+    "FLOOPY_AUDIT__BACKOFF_MAX": "60",
 }
 
 
