@@ -1,12 +1,14 @@
 """How subscribers are declared, and where an idle consumer belongs."""
 
+from types import SimpleNamespace
 from typing import Any
 
 from aiokafka import TopicPartition
+from aiokafka.errors import IllegalStateError
 from faststream import AckPolicy
 
 from floopy_common.chassis.consumer import Consumer
-from floopy_common.chassis.subscription import _Positions, _target, group_id
+from floopy_common.chassis.subscription import _Delivery, _Positions, _target, group_id
 from floopy_common.settings import KafkaSettings
 
 PLACE = TopicPartition("t", 0)
@@ -56,6 +58,46 @@ def test_an_idle_consumer_belongs_where_it_has_committed() -> None:
 def test_without_a_commit_or_beyond_the_log_it_belongs_at_the_start() -> None:
     assert _target(first=5, committed=None, end=30) == 5
     assert _target(first=0, committed=20, end=10) == 0
+
+
+class _Places:
+    """Stands where the client is: has one partition, and refuses to seek in any other."""
+
+    def __init__(self) -> None:
+        self.sought: list[tuple[TopicPartition, int]] = []
+
+    def assignment(self) -> set[TopicPartition]:
+        return {PLACE}
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        if partition != PLACE:
+            raise IllegalStateError(f"{partition} is not assigned")
+        self.sought.append((partition, offset))
+
+
+async def test_a_batch_given_back_is_read_again_though_one_of_its_partitions_was_taken_away() -> None:
+    records = [SimpleNamespace(topic="t", partition=p, offset=o) for p, o in ((1, 3), (0, 7), (0, 8))]
+    places, ended = _Places(), []
+    delivery = _Delivery(lambda: ended.append(1), raw_message=tuple(records), body=b"", consumer=places)
+
+    await delivery.nack()
+
+    assert places.sought == [(PLACE, 7)]
+    assert ended == [1]
+
+
+async def test_a_failed_batch_that_comes_no_more_does_not_keep_the_consumer_unready() -> None:
+    (subscription, *_) = make_consumer().subscriptions
+    subscription._ready, subscription._failures = True, 3
+    nowhere: Any = SimpleNamespace(assignment=set)
+    await subscription._look(nowhere)
+    assert not subscription.ready
+    subscription._begun = subscription._ended = 1
+
+    await subscription._look(nowhere)
+    assert not subscription.ready
+    await subscription._look(nowhere)
+    assert subscription.ready
 
 
 class _Looks:

@@ -181,9 +181,10 @@ class Subscription:
     async def _look(self, consumer: AIOKafkaConsumer) -> None:
         """Count the lag; go back where an idle consumer stands beyond what the broker remembers of it."""
         places = consumer.assignment()
-        if not places:
-            return
         begun, ended = self._begun, self._ended
+        if not places:
+            self._stranded(begun == ended, begun, {}, {})
+            return
         first = await consumer.beginning_offsets(places)
         end = await consumer.end_offsets(places)
         committed = {place: await consumer.committed(place) for place in places}
@@ -192,7 +193,7 @@ class Subscription:
             LAG.labels(self.topic, place.partition).set(max(0, end[place] - position[place]))
         idle = begun == ended == self._begun
         targets = {place: _target(first[place], committed[place], end[place]) for place in places}
-        for place in self._positions.stranded(idle, begun, position, targets):
+        for place in self._stranded(idle, begun, position, targets):
             # seeking is safe in between: nobody has a batch of this consumer in hand
             consumer.seek(place, targets[place])
             REWOUND.labels(self.topic).inc()
@@ -204,6 +205,18 @@ class Subscription:
                 "target": targets[place],
             }
             _log.warning("the broker has lost records or commits", extra=extra)
+
+    def _stranded(
+        self,
+        idle: bool,
+        batches: int,
+        position: Mapping[TopicPartition, int],
+        targets: Mapping[TopicPartition, int],
+    ) -> Iterable[TopicPartition]:
+        if self._positions.is_settled(idle, batches):
+            # what failed is somebody else's by now, or the broker has lost it: it comes no more
+            self._failures = 0
+        return self._positions.stranded(idle, batches, position, targets)
 
     async def _handle(self, consumer: AIOKafkaConsumer, records: Records) -> None:
         started = time.monotonic()
@@ -245,6 +258,13 @@ class _Delivery(KafkaAckableMessage):
 
     @override
     async def nack(self) -> None:
+        # FastStream rewinds the partitions in turn, and none behind one that has been taken away meanwhile
+        held = cast("AIOKafkaConsumer", self.consumer).assignment()
+        self.raw_message = tuple(
+            record
+            for record in cast("tuple[Any, ...]", self.raw_message)
+            if TopicPartition(record.topic, record.partition) in held
+        )
         try:
             await super().nack()
         finally:
@@ -259,6 +279,10 @@ class _Positions:
         self._last: dict[TopicPartition, int] = {}
         self._rewound: dict[TopicPartition, tuple[int, int]] = {}
 
+    def is_settled(self, idle: bool, batches: int) -> bool:
+        """Whether nothing is in hand, nor has been since the last look."""
+        return idle and batches == self._batches
+
     def stranded(
         self,
         idle: bool,
@@ -271,7 +295,7 @@ class _Positions:
         One that came back to the same place without a record in between has nothing to read there (markers
         of transactions take up offsets), and is left alone.
         """
-        settled = idle and batches == self._batches
+        settled = self.is_settled(idle, batches)
         found = []
         for place, at in position.items():
             if at <= targets[place]:
