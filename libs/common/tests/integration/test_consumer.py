@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from floopy_e2e.waiting import eventually
 from floopy_sinks.bench import Bench, kafka_settings, make_topics
 from floopy_sinks.lines import HEADERS, encoded, make_segment
@@ -23,6 +23,7 @@ from floopy_common.events.envelope import Envelope
 from floopy_common.events.lines import LINE_COMPLETED
 from floopy_common.settings import KafkaSettings
 from floopy_common.stores.dead_letters import DeadLetterStore
+from floopy_common.topics import full_name
 
 SERVICE = "floopy-test"
 
@@ -87,6 +88,8 @@ def _poison(good: bytes) -> list[tuple[bytes | None, bytes | None, Any, str]]:
         (b"k4", good.replace(b'"dataversion":1', b'"dataversion":2'), HEADERS, "dataversion"),
         (b"k5", None, HEADERS, "without a value"),
         (b"k6", good.replace(b'"line_no":1,', b'"line_no":9,'), HEADERS, "line id"),
+        (b"k6", good.replace(b'"lines":2', b'"lines":0'), HEADERS, "as many lines"),
+        (b"k6", good.replace(b'"no":0', b'"no":99999999999999999999'), HEADERS, "not one of its batch"),
         (None, b"\xff\xfe", HEADERS, "not a line event"),
         (b"k8", b"[" * 100_000, HEADERS, "not a line event"),
     ]
@@ -119,6 +122,23 @@ async def test_poison_goes_to_the_dead_letters_with_its_bytes_and_those_behind_i
         row = rows[letter.offset]
         assert row["_id"] == f"{_group(bench.settings)}:{LINE_COMPLETED}:1:{offsets[number + 1]}"
         assert (row["state"], row["line_id"]) == ("parked", None)
+
+
+async def test_a_record_without_key_and_value_stops_nothing(bench: Bench, taken: Taken) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=bench.settings.bootstrap_servers) as producer:
+        batch = producer.create_batch()
+        batch.append(timestamp=None, key=None, value=None, headers=[("trace", b"1")])
+        name = full_name(bench.settings.topic_prefix, LINE_COMPLETED)
+        await (await producer.send_batch(batch, name, partition=1))
+    lines = encoded(make_segment("batch_1", 1))
+    async with consuming(bench, taken):
+        await bench.send(LINE_COMPLETED, 1, [(*lines[0], HEADERS)])
+        await taken.have(1)
+
+    (letter,) = await bench.read(f"{LINE_COMPLETED}.dlq", 1)
+    said = dict(letter.headers)
+    assert (letter.key, letter.value, said["trace"]) == (None, b"", b"1")
+    assert b"without a value" in said["floopy-dlq-reason"]
 
 
 async def test_a_batch_that_fails_comes_again_after_a_pause_and_is_not_committed(
@@ -193,7 +213,7 @@ async def test_lines_a_handler_parks_count_as_records_that_cannot_be_taken(bench
     async with running(consumer):
         await bench.produce(make_segment("batch_1", 30))
         await bench.read(f"{LINE_COMPLETED}.dlq", 30)
-        await bench.produce(make_segment("batch_1", 30, no=4))
+        await bench.produce(make_segment("batch_1", 30, no=4, segments=5))
 
         async def halted() -> bool:
             return not await consumer.ready()
@@ -276,7 +296,7 @@ async def test_it_starts_before_its_broker_and_stops_without_one(tmp_path: Path,
 
 async def test_what_refills_a_lost_log_is_taken(tmp_path: Path, taken: Taken) -> None:
     """The embedded broker forgets its log and its groups; the consumer lives on, its position with it."""
-    first, second = make_segment("batch_1", 20), make_segment("batch_1", 20, no=4)
+    first, second = make_segment("batch_1", 20), make_segment("batch_1", 20, no=4, segments=5)
     async with _own_bench(tmp_path) as (own, bench):
         consumer = Consumer(bench.settings, SERVICE)
         consumer.lines(taken)

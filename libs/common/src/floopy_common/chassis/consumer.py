@@ -32,6 +32,9 @@ POISON_LIMIT = 1_000
 _COLLECT_AFTER = 100_000
 """Objects; a delivery of a thousand lines holds some ten thousand. Saves 8 us of 33 us a line in a sink."""
 
+_LARGEST = 999_999_999
+"""A line's number has nine digits in its id, so that the order of ids is that of lines."""
+
 _OWN_HEADERS: Headers = (("content-type", CONTENT_TYPE.encode()),)
 
 HALTED = Gauge("floopy_consumer_halted", "1: too many records in a row could not be taken.", ["topic"])
@@ -181,8 +184,17 @@ def _line(record: Record, max_bytes: int) -> LineCompleted:
     line = decode_line(_value(record, max_bytes)).data
     if line.line_id != line_id(line.batch_id, line.line_no):
         raise Invalid("the line id is not that of batch and line")
-    if not line.segment.first_line <= line.line_no <= line.segment.last_line:
+    segment = line.segment
+    if not segment.first_line <= line.line_no <= segment.last_line:
         raise Invalid("the line is not in its segment")
+    if (
+        segment.first_line < 1
+        or segment.last_line > _LARGEST
+        or not 0 <= segment.no < line.segments <= _LARGEST
+    ):
+        raise Invalid("the segment is not one of its batch")
+    if not 1 <= segment.lines <= segment.last_line - segment.first_line + 1:
+        raise Invalid("the segment cannot have as many lines")
     return line
 
 

@@ -134,7 +134,7 @@ class DeadLetters:
                 pending = [
                     await client.send(
                         full_name(self._settings.topic_prefix, name),
-                        one.record.value,
+                        _value(one.record),
                         one.record.key,
                         partition=one.record.partition,
                         headers=[*original_headers(one.record.headers), *_cause(group, topic, one, at)],
@@ -148,6 +148,11 @@ class DeadLetters:
         finally:
             await _close(client, self._settings.send_timeout)
         return [(metadata.partition, metadata.offset) for metadata in done]
+
+
+def _value(record: Record) -> bytes | None:
+    """The record's own; aiokafka sends no record that has neither key nor value."""
+    return b"" if record.key is None and record.value is None else record.value
 
 
 def original_headers(headers: Headers) -> list[tuple[str, bytes | None]]:
