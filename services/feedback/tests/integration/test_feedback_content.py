@@ -12,6 +12,9 @@ from floopy_common.events.lines import BlobRange, Content, LineCompleted
 from floopy_common.stores.blobs import BlobStore, chunk_id
 from floopy_feedback.core import content
 from floopy_feedback.core.content import Exchange, read_exchanges
+from floopy_feedback.core.exchange import Unreadable
+from floopy_feedback.core.rows import RowMaker
+from floopy_feedback.core.score import Score, Scorer
 
 SIZE, GAP, CHUNK = 10, 3, 39
 
@@ -178,3 +181,23 @@ async def test_a_database_that_does_not_answer_is_not_the_lines_fault(blobs: Rec
 
     with pytest.raises(ConnectionError):
         await read(blobs, lines)
+
+
+async def test_a_scorer_that_fails_costs_its_line_the_score_and_no_more(blobs: Recorder) -> None:
+    class Broken(Scorer):
+        @override
+        def score(self, request_body: bytes | msgspec.Raw, response_body: bytes | msgspec.Raw) -> Score:
+            if response_body == b"0000000001":
+                raise KeyError("a fault of ours")
+            raise Unreadable("no_json")
+
+    class InPlan:
+        async def get_many(self, batch_ids: set[str]) -> dict[str, dict[str, Any]]:
+            return {batch_id: {"feedback": True} for batch_id in batch_ids}
+
+    lines = await lines_in(blobs, 2)
+
+    rows = await RowMaker(contexts=InPlan(), blobs=blobs, scorer=Broken()).rows(lines)
+
+    assert [row["status"] for row in rows] == ["error", "error"]
+    assert [row["checks"]["content"]["detail"] for row in rows] == ["scorer_failed", "no_json"]

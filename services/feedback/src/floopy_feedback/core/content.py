@@ -149,7 +149,7 @@ async def _read_side(blobs: Blobs, span: _Span, contents: Sequence[Content]) -> 
 def _inline(content: Content) -> msgspec.Raw:
     if isinstance(content.body, msgspec.Raw):
         return content.body
-    raise ValueError("a body that is neither here nor anywhere")
+    raise BlobCorrupt("a body that is neither here nor anywhere")
 
 
 def _size(content: Content) -> int:

@@ -1,6 +1,7 @@
 """From lines to score rows: exactly one each, whatever stands in the way of a score."""
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -12,6 +13,8 @@ from floopy_feedback.core.content import Exchange, read_exchanges
 from floopy_feedback.core.exchange import Unreadable
 from floopy_feedback.core.score import Score, Scorer
 from floopy_feedback.ports import Blobs, Contexts, Document
+
+_log = logging.getLogger(__name__)
 
 SCORED_ENDPOINT: Final = "/v1/chat/completions"
 _BREATH: Final = 32 * 1024
@@ -54,6 +57,9 @@ class RowMaker:
             score = self._scorer.score(exchange.request, exchange.response)
         except Unreadable as error:
             return _error(line, error.args[0])
+        except Exception:  # noqa: BLE001 - a fault of ours must not stop the partition; the row says so
+            _log.exception("scorer failed", extra={"event": "scorer_failed", "line_id": line.line_id})
+            return _error(line, "scorer_failed")
         return _row(line, ScoreStatus.SCORED, score)
 
 
