@@ -1,5 +1,6 @@
 """What goes after a batch has ended, and what never goes too early."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,7 +26,7 @@ class Clock:
         return datetime.now(UTC) + self.ahead
 
     def monotonic(self) -> float:
-        raise NotImplementedError
+        return time.monotonic()
 
 
 class NoProviders:

@@ -12,7 +12,7 @@ from floopy_common.domain.money import Usage
 from floopy_common.providers.anthropic import reading
 from floopy_common.providers.anthropic.answer import AnthropicMessage, Block, Counts, counts_of
 from floopy_common.providers.anthropic.memory import ResultContext
-from floopy_common.providers.anthropic.mending import mended
+from floopy_common.providers.mending import mended
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 

@@ -11,7 +11,7 @@ from floopy_common.providers.anthropic.answer import Failure, ResultLine, read_l
 from floopy_common.providers.anthropic.completion import complete
 from floopy_common.providers.anthropic.errors import failed_answer
 from floopy_common.providers.anthropic.memory import PLAIN, ResultContext
-from floopy_common.providers.anthropic.mending import mended
+from floopy_common.providers.mending import mended
 
 
 class _Key(msgspec.Struct, gc=False):

@@ -1,6 +1,5 @@
 """From a line of OpenAI's results to a line's answer; bodies stay the bytes the provider wrote."""
 
-import re
 from typing import Annotated, Any
 
 import msgspec
@@ -9,6 +8,7 @@ from msgspec import Meta, Raw
 from floopy_common.domain.errors import Invalid
 from floopy_common.domain.line import LineAnswer
 from floopy_common.domain.money import Usage
+from floopy_common.providers.mending import mended, valid
 
 MAX_TOKENS = 1_000_000_000
 """No model reads or writes so much for one request: a larger figure is no usage."""
@@ -92,7 +92,7 @@ class OpenAiResults:
         except _UNREADABLE:
             pass
         try:
-            return _decode_key(_mended(raw)).custom_id
+            return _decode_key(mended(raw)).custom_id
         except _UNREADABLE:
             return None
 
@@ -106,11 +106,11 @@ class OpenAiResults:
 
 def _read(raw: bytes) -> _Result:
     if not raw.isascii():
-        raw = _valid(raw)  # Raw does not look at what it skips
+        raw = valid(raw)  # Raw does not look at what it skips
     try:
         return _decode_result(raw)
     except msgspec.DecodeError:
-        return _decode_result(_mended(raw))
+        return _decode_result(mended(raw))
 
 
 def _answer(result: _Result) -> LineAnswer:
@@ -187,24 +187,3 @@ def _finish_reason(said: _Body) -> str | None:
         return "stop"
     reason = said.incomplete_details.reason if said.incomplete_details else None
     return "length" if reason == "max_output_tokens" else reason
-
-
-_ESCAPES = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-    rb"|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
-    re.DOTALL,
-)
-
-
-def _mended(raw: bytes) -> bytes:
-    r"""Lone halves of surrogate pairs become U+FFFD: models write them, no decoder of ours takes them."""
-    return _ESCAPES.sub(lambda found: rb"\ufffd" if found["lone"] else found[0], _valid(raw))
-
-
-def _valid(raw: bytes) -> bytes:
-    """Valid UTF-8: a broken character costs that character, not an answer that was paid for."""
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return raw.decode("utf-8", "replace").encode()
-    return raw
