@@ -49,7 +49,16 @@ COLLECTIONS: dict[str, CollectionSpec] = {
         CollectionSpec(
             "files",
             "a file: an ordered list of blob ranges",
-            (_index("org_id", "-created_at", "-_id"), _index("ranges.blob"), _index("batch_id")),
+            (
+                _index("org_id", "-created_at", "-_id"),
+                _index("ranges.blob"),
+                _index("batch_id"),
+                _index("deleted_at", where={"deleted_at": {"$type": "date"}}),
+                _index("expires_at", where={"expires_at": {"$type": "date"}}),
+                _index(
+                    "org_id", "idempotency_key", unique=True, where={"idempotency_key": {"$type": "string"}}
+                ),
+            ),
         ),
         CollectionSpec(
             "blobs",
@@ -57,7 +66,18 @@ COLLECTIONS: dict[str, CollectionSpec] = {
             (_index("state", "created_at"), _index("pins")),
         ),
         CollectionSpec("blob_chunks", "bytes of a blob"),
-        CollectionSpec("uploads", "a chunked upload"),
+        CollectionSpec(
+            "uploads",
+            "an upload in parts; `parts` is emptied once nothing of them is to be kept for it",
+            (
+                _index("status", "expires_at"),
+                _index("parts.blob"),
+                _index("settled", where={"settled": False}),
+                _index(
+                    "org_id", "idempotency_key", unique=True, where={"idempotency_key": {"$type": "string"}}
+                ),
+            ),
+        ),
         CollectionSpec(
             "batches",
             "a batch with its plan, its pending events and its audit",

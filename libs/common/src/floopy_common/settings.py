@@ -267,6 +267,16 @@ class FilesSettings(_Group):
     max_bytes: int = Field(default=200 * MIB, ge=1, description="Largest upload in one request, in bytes.")
 
 
+class UploadsSettings(_Group):
+    max_bytes: int = Field(
+        default=8 * 1024 * MIB, ge=1, description="Largest file uploaded in parts, in bytes."
+    )
+    max_part_bytes: int = Field(default=64 * MIB, ge=1, description="Largest part of an upload, in bytes.")
+    lifetime: float = Field(
+        default=3_600.0, gt=0, description="Seconds an upload has to be completed before it expires."
+    )
+
+
 class SupervisorSettings(_Group):
     max_deaths: int = Field(
         default=5, ge=1, description="Deaths before readiness, within the window, that stop `floopy up`."
@@ -306,6 +316,7 @@ class Settings(BaseSettings):
     retention: RetentionSettings = Field(default=RetentionSettings(), description="How long content is kept.")
     sweep: SweepSettings = Field(default=SweepSettings(), description="Removing what nobody refers to.")
     files: FilesSettings = Field(default=FilesSettings(), description="Uploads.")
+    uploads: UploadsSettings = Field(default=UploadsSettings(), description="Uploads in parts.")
     supervisor: SupervisorSettings = Field(default=SupervisorSettings(), description="`floopy up`.")
     fail_at: str | None = Field(
         default=None, description="Name of a step at which the process kills itself (tests)."

@@ -15,6 +15,14 @@ def new_file_id() -> str:
     return f"file-{secrets.token_hex(12)}"
 
 
+def new_upload_id() -> str:
+    return f"upload_{secrets.token_hex(_TOKEN_BYTES)}"
+
+
+def new_part_id() -> str:
+    return f"part_{secrets.token_hex(_TOKEN_BYTES)}"
+
+
 def new_blob_id() -> str:
     return f"blob_{secrets.token_hex(12)}"
 
