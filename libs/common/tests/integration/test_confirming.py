@@ -13,11 +13,11 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import BulkWriteError
 
 from floopy_common.chassis.consumer import LineRecord
-from floopy_common.chassis.mongo import DatabaseError, Document, Mongo
+from floopy_common.chassis.mongo import Collection, DatabaseError, Document, Mongo
 from floopy_common.chassis.producer import NotSent
 from floopy_common.domain.segment import Sink
 from floopy_common.events.lines import LineCompleted, LineUsage
-from floopy_common.stores.confirming import Confirming, SegmentRun, Wanted, _refusals, parked_row
+from floopy_common.stores.confirming import Confirming, SegmentRun, Wanted, _refusals, parked_row, runs_of
 
 
 class Parking:
@@ -306,3 +306,83 @@ async def test_a_batch_whose_audit_is_closed_takes_no_rows(mongo: Mongo, confirm
 
     assert await rows_of(mongo) == [row(line) for line in open_]
     assert [r["batch_id"] for r in await rows_of(mongo, "receipts")] == ["batch_2"]
+
+
+async def test_a_line_that_came_late_completes_the_segment(mongo: Mongo, confirming: Confirming) -> None:
+    lines = make_segment("batch_1", 20)
+    await confirming.take(records(lines[:8]), row)
+    await confirming.take(records(lines[9:]), row)  # the ninth was a dead letter
+    assert await rows_of(mongo, "receipts") == []
+
+    await confirming.take(records(lines[8:9]), row)
+
+    assert [r["lines"] for r in await rows_of(mongo, "receipts")] == [20]
+
+
+async def test_a_segment_whose_lines_went_to_two_processes_is_confirmed_by_the_last_line(
+    mongo: Mongo, parking: Parking, confirming: Confirming
+) -> None:
+    lines = make_segment("batch_1", 20)
+    other = Confirming(mongo, Sink.LOGGING, "requests", park=parking, hit=lambda _: None)
+    await confirming.take(records(lines[:5]), row)
+    await other.take(records(lines[5:12]), row)
+
+    await confirming.take(records(lines[12:]), row)
+
+    assert await rows_of(mongo) == [row(line) for line in lines]
+    assert [r["lines"] for r in await rows_of(mongo, "receipts")] == [20]
+
+
+async def test_a_row_parked_by_another_process_is_found_when_its_line_is_inserted(
+    mongo: Mongo, parking: Parking, confirming: Confirming, refuse: Refuse
+) -> None:
+    lines = make_segment("batch_1", 20)
+    other = Confirming(mongo, Sink.LOGGING, "requests", park=parking, hit=lambda _: None)
+    await confirming.take(records(lines[:5]), row)
+    await refuse("mine-7")
+    await other.take(records(lines[5:12]), row)
+    await refuse("")
+
+    runs = runs_of(records(lines[5:]))
+    wanted = await confirming.wanted(runs)
+    stored = await confirming.store([(one, row(one.record.line)) for one in wanted])
+    await confirming.confirm(runs)
+
+    assert await rows_of(mongo) == [row(line) for line in lines]
+    assert stored == {line.line_id for line in lines[12:]}, "what was there is not told to be as given"
+    assert [(r["lines"], r["parked"]) for r in await rows_of(mongo, "receipts")] == [(20, 0)]
+
+
+async def test_a_batch_closed_between_two_of_its_segments_takes_no_rows_of_the_second(
+    mongo: Mongo, confirming: Confirming
+) -> None:
+    await mongo.collection("batches").insert_new({"_id": "batch_1", "audit": {"stage": "open"}})
+    first, second = (make_segment("batch_1", 10, no=no, segments=2) for no in range(2))
+    await confirming.take(records(first), row)
+    await mongo.collection("batches").update_one({"_id": "batch_1"}, {"$set": {"audit.stage": "closed"}})
+
+    await confirming.take(records(second), row)
+
+    assert await rows_of(mongo) == [row(line) for line in first]
+
+
+async def test_while_a_segment_arrives_nothing_is_asked_of_the_database(
+    mongo: Mongo, confirming: Confirming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = make_segment("batch_1", 20)
+    await confirming.take(records(lines[:5]), row)
+    asked: list[str] = []
+    for name in ("find_all", "count"):
+        original = getattr(Collection, name)
+
+        async def spy(self: Collection, *args: Any, name: str = name, original: Any = original) -> Any:
+            asked.append(name)
+            return await original(self, *args)
+
+        monkeypatch.setattr(Collection, name, spy)
+
+    await confirming.take(records(lines[5:12]), row)
+    assert asked == []
+    await confirming.take(records(lines[12:]), row)
+
+    assert asked == ["count", "count"], "the segment's rows, and those of them that are parked"

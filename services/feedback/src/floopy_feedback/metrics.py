@@ -1,5 +1,6 @@
 """What feedback counts."""
 
+from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,8 +11,14 @@ FAILED_CHECKS = Counter("floopy_checks_failed_total", "Checks of lines that were
 
 
 def count_rows(rows: Iterable[Mapping[str, Any]]) -> None:
+    statuses: Tally[str] = Tally()
+    failed: Tally[str] = Tally()
     for row in rows:
-        LINES.labels(row["status"]).inc()
+        statuses[row["status"]] += 1
         for name, check in row["checks"].items():
             if not check["ok"]:
-                FAILED_CHECKS.labels(name).inc()
+                failed[name] += 1
+    for status, lines in statuses.items():
+        LINES.labels(status).inc(lines)
+    for name, lines in failed.items():
+        FAILED_CHECKS.labels(name).inc(lines)

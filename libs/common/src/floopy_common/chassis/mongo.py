@@ -83,10 +83,10 @@ class Collection:
             return False
         return True
 
-    async def insert_missing(self, documents: Sequence[Document]) -> int:
-        """Insert those not there yet, in any order; how many that were. Any other failure raises."""
+    async def insert_missing(self, documents: Sequence[Document]) -> set[int]:
+        """Insert those not there yet, in any order; the positions of the others. Any other failure raises."""
         if not documents:
-            return 0
+            return set()
         try:
             await self._raw.insert_many(documents, ordered=False)
         except BulkWriteError as error:
@@ -94,8 +94,8 @@ class Collection:
             failures = details.get("writeErrors", [])
             if details.get("writeConcernErrors") or any(f["code"] != _DUPLICATE_KEY for f in failures):
                 raise
-            return len(documents) - len(failures)
-        return len(documents)
+            return {failure["index"] for failure in failures}
+        return set()
 
     async def insert_many(self, documents: Sequence[Document]) -> None:
         """Insert all, in any order; a duplicate raises."""

@@ -33,11 +33,12 @@ class LineFailure(_Model):
 class LineUsage(_Model):
     """Tokens the provider reports for the line."""
 
-    input_tokens: int = Field(description="Includes cached tokens.")
-    cached_tokens: int
+    input_tokens: int = Field(description="Includes tokens read from a cache and written to one.")
+    cached_tokens: int = Field(description="Read from a cache.")
     output_tokens: int = Field(description="Includes reasoning tokens.")
     reasoning_tokens: int
     total_tokens: int
+    cache_write_tokens: int = Field(default=0, description="Written to a cache.")
 
 
 class LineCost(_Model):

@@ -38,14 +38,15 @@ class LineFailure(msgspec.Struct, frozen=True, gc=False):
     message: str | None
 
 
-class LineUsage(msgspec.Struct, frozen=True, gc=False):
-    """`input_tokens` includes `cached_tokens`, `output_tokens` includes `reasoning_tokens`."""
+class LineUsage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """`input_tokens` includes what was read from a cache and written to one, `output_tokens` reasoning."""
 
     input_tokens: int
     cached_tokens: int
     output_tokens: int
     reasoning_tokens: int
     total_tokens: int
+    cache_write_tokens: int = 0
 
 
 class LineCost(msgspec.Struct, frozen=True, gc=False):
@@ -161,4 +162,5 @@ def to_line_usage(usage: Usage) -> LineUsage:
         usage.output_tokens,
         usage.reasoning_tokens,
         usage.total_tokens,
+        usage.cache_write_tokens,
     )

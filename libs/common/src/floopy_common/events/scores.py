@@ -93,36 +93,34 @@ class RoutingScoreEvent(_Model):
     dataversion: Literal[1] = DATA_VERSION
 
 
-_SCORED_FIELDS: Final = (
-    "org_id",
-    "batch_id",
-    "segment",
-    "line_no",
-    "custom_id",
-    "provider",
-    "model",
-    "status",
-    "scorer_version",
-    "quality",
-    "checks",
-    "completed_at",
-)
-
-
 def scored_event(row: Mapping[str, Any]) -> bytes:
     """The event of a stored score row; a pure function of the row, so repeats are equal bytes.
 
     No pydantic here, because there is one of these for every line; a test holds it to the model.
     """
-    data: dict[str, Any] = {"source": "batch", "line_id": row["_id"]}
-    for name in _SCORED_FIELDS:
-        data[name] = row[name]
+    line_id, completed_at = row["_id"], row["completed_at"]
+    data = {
+        "source": "batch",
+        "line_id": line_id,
+        "org_id": row["org_id"],
+        "batch_id": row["batch_id"],
+        "segment": row["segment"],
+        "line_no": row["line_no"],
+        "custom_id": row["custom_id"],
+        "provider": row["provider"],
+        "model": row["model"],
+        "status": row["status"],
+        "scorer_version": row["scorer_version"],
+        "quality": row["quality"],
+        "checks": row["checks"],
+        "completed_at": completed_at,
+    }
     return encode(
-        id=f"{row['_id']}:scored:{row['scorer_version']}",
+        id=f"{line_id}:scored:{row['scorer_version']}",
         type=LINE_SCORED,
         source=SOURCE,
-        subject=row["_id"],
-        time=row["completed_at"],
+        subject=line_id,
+        time=completed_at,
         data=data,
     )
 

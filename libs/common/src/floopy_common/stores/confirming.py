@@ -6,12 +6,17 @@
     await confirming.confirm(runs)
 
 Every step may be repeated, interrupted, or done twice at once; the offset is committed after the last.
+
+A segment usually comes once, in order, to one process. While it does, that process neither looks for rows
+that are there already nor counts those that are, before the last line of the segment: see `_Arrivals`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from prometheus_client import Counter
 
@@ -42,6 +47,10 @@ _WHOLE = frozenset({22, 10334})
 """Codes with which the server refuses a whole insert for one document: no BSON, too large."""
 _AT_ONCE = 4
 """Segments looked after at the same time; measured: more in flight gains nothing."""
+_ARRIVING: Final = 1_000
+"""Segments on their way to one process: some for each partition, were it not for those that never end."""
+_OPEN_FOR: Final = 5.0
+"""Seconds a batch whose audit was open needs no second look."""
 
 Park = Callable[[Sequence[tuple[LineRecord, str]]], Awaitable[None]]
 """Makes dead letters of lines, with the reasons; durable when it returns."""
@@ -56,6 +65,21 @@ class SegmentRun:
     segments: int
     segment: SegmentRef
     records: dict[str, LineRecord] = field(default_factory=dict)
+    fresh: bool = False
+    """Nothing of the segment was there when its first line came, and all since has come in order."""
+
+    @property
+    def first_line(self) -> int:
+        return min(record.line.line_no for record in self.records.values())
+
+    @property
+    def last_line(self) -> int:
+        return max(record.line.line_no for record in self.records.values())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has the segment's last line, which is the last of every emission."""
+        return self.last_line == self.segment.last_line
 
     @property
     def whole(self) -> Filter:
@@ -92,6 +116,53 @@ def runs_of(records: Sequence[LineRecord]) -> list[SegmentRun]:
     return list(runs.values())
 
 
+class _Arrivals:
+    """Segments on their way to this process: how far each has come, and when its batch was seen open.
+
+    What is remembered only saves look-ups. Rows that were there against all appearances are found when they
+    are inserted, and a segment is counted whenever its last line or anything unexpected comes.
+    """
+
+    def __init__(self) -> None:
+        self._reached: OrderedDict[tuple[str, int], int] = OrderedDict()
+        self._open: OrderedDict[str, float] = OrderedDict()
+
+    def goes_on(self, run: SegmentRun) -> bool:
+        """Whether the run is what comes next of a segment that has been fresh so far."""
+        reached = self._reached.get(_key(run))
+        return reached is not None and run.first_line > reached
+
+    def arrived(self, run: SegmentRun) -> None:
+        """Remember how far a fresh segment has come, forget one that is not or has ended."""
+        if run.fresh and not run.is_complete:
+            self._reached[_key(run)] = run.last_line
+            self._reached.move_to_end(_key(run))
+            if len(self._reached) > _ARRIVING:
+                self._reached.popitem(last=False)
+        else:
+            self._reached.pop(_key(run), None)
+
+    def to_be_seen(self, batch_ids: Collection[str]) -> list[str]:
+        """The batches that have not been seen open lately, in order."""
+        since = time.monotonic() - _OPEN_FOR
+        return sorted(batch_id for batch_id in batch_ids if self._open.get(batch_id, since) <= since)
+
+    def look_again(self, batch_id: str) -> None:
+        """What was seen of the batch holds no longer: only of what goes on is it improbable that it ends."""
+        self._open.pop(batch_id, None)
+
+    def seen_open(self, batch_ids: Collection[str]) -> None:
+        for batch_id in batch_ids:
+            self._open[batch_id] = time.monotonic()
+            self._open.move_to_end(batch_id)
+        while len(self._open) > _ARRIVING:
+            self._open.popitem(last=False)
+
+
+def _key(run: SegmentRun) -> tuple[str, int]:
+    return run.batch_id, run.segment.no
+
+
 class Confirming:
     """One sink's rows and receipts.
 
@@ -119,6 +190,7 @@ class Confirming:
         self._hit = hit
         self._before_receipt = before_receipt
         self._after_receipt = after_receipt
+        self._arrivals = _Arrivals()
 
     async def take(self, records: Sequence[LineRecord], row: Callable[[LineCompleted], Document]) -> None:
         """The whole step for a sink whose rows follow from the events alone."""
@@ -141,12 +213,18 @@ class Confirming:
         closed = await self._closed({one.record.line.batch_id for one in wanted})
         return [one for one in wanted if one.record.line.batch_id not in closed]
 
-    async def store(self, rows: Sequence[tuple[Wanted, Document]]) -> None:
-        """Store each line's row, or a parked one and a dead letter where the row can never be stored."""
+    async def store(self, rows: Sequence[tuple[Wanted, Document]]) -> set[str]:
+        """Store each line's row, or a parked one and a dead letter where the row can never be stored.
+
+        The ids of the lines whose row is now certainly as given; others may have been there with another.
+        """
         fresh = [(one.record, row) for one, row in rows if not one.parked]
-        refused = await self._insert(fresh)
+        stored, refused = await self._insert(fresh)
+        parked = {row["_id"] for one, row in rows if one.parked}
+        if len(stored) + len(refused) < len(fresh):
+            parked |= await self._parked([record for record, row in fresh if row["_id"] not in stored])
         for one, row in rows:
-            if one.parked and (reason := await self._replace(row)) is not None:
+            if row["_id"] in parked and (reason := await self._replace(row)) is not None:
                 refused.append((one.record, reason))
         if refused:
             await self._park(refused)
@@ -154,44 +232,72 @@ class Confirming:
             # of a line that not even this can be said of, the dead letter is all there will be
             await self._insert([(record, parked_row(record.line)) for record, _ in refused])
         self._hit(f"{self._sink}.after_insert")
+        return stored
 
     async def confirm(self, runs: Sequence[SegmentRun]) -> None:
         """Write the receipt of every touched segment that is complete."""
         await _each(runs, self._confirm)
 
     async def _wanted(self, run: SegmentRun) -> list[Wanted]:
-        # covered by the index on _id: 1.5 us a row that is there, nothing for a first delivery
-        there = {row["_id"] for row in await self._rows.find_all(run.delivered, {"_id": 1})}
+        run.fresh = self._arrivals.goes_on(run)
+        there: set[str] = set()
+        if not run.fresh:
+            self._arrivals.look_again(run.batch_id)
+            begins = run.first_line == run.segment.first_line
+            # covered by the index on _id: 1.5 us a row that is there, nothing for a first delivery
+            found = await self._rows.find_all(run.whole if begins else run.delivered, {"_id": 1})
+            run.fresh = begins and not found
+            there = {row["_id"] for row in found}
+        self._arrivals.arrived(run)
         if not there:
             return [Wanted(record, parked=False) for record in run.records.values()]
-        parked = {row["_id"] for row in await self._rows.find_all(_parked_of(run), {"_id": 1})}
+        parked = await self._parked(list(run.records.values()))
         return [
             Wanted(record, parked=key in parked)
             for key, record in run.records.items()
             if key not in there or key in parked
         ]
 
-    async def _closed(self, batch_ids: set[str]) -> set[str]:
-        found = await self._batches.find_all(
-            {"_id": {"$in": sorted(batch_ids)}, "audit.stage": "closed"}, {"_id": 1}
-        )
-        return {batch["_id"] for batch in found}
+    async def _parked(self, records: Sequence[LineRecord]) -> set[str]:
+        """Those of these lines whose row only says `parked`."""
+        found: set[str] = set()
+        for run in runs_of(records):
+            found |= {row["_id"] for row in await self._rows.find_all(_parked_of(run), {"_id": 1})}
+        return found & {record.line.line_id for record in records}
 
-    async def _insert(self, rows: Sequence[tuple[LineRecord, Document]]) -> list[tuple[LineRecord, str]]:
-        """Insert those not there yet; the lines whose rows can never be inserted, with the reasons."""
+    async def _closed(self, batch_ids: set[str]) -> set[str]:
+        asked = self._arrivals.to_be_seen(batch_ids)
+        if not asked:
+            return set()
+        found = await self._batches.find_all({"_id": {"$in": asked}, "audit.stage": "closed"}, {"_id": 1})
+        closed = {batch["_id"] for batch in found}
+        self._arrivals.seen_open(set(asked) - closed)
+        return closed
+
+    async def _insert(
+        self, rows: Sequence[tuple[LineRecord, Document]]
+    ) -> tuple[set[str], list[tuple[LineRecord, str]]]:
+        """Insert those not there yet: the lines whose rows these are now, those that can never be inserted.
+
+        Both leave out lines that had a row already.
+        """
         if not rows:
-            return []
+            return set(), []
         try:
-            await self._rows.insert_missing([row for _, row in rows])
+            there = await self._rows.insert_missing([row for _, row in rows])
         except Exception as error:  # noqa: BLE001 - sorted out below: raised again unless a row is the cause
             refusals = _refusals(error)
             if refusals is not None:
-                return [(rows[position][0], reason) for position, reason in refusals.items()]
+                there = {one["index"] for one in _told(error)} - set(refusals)
+                refused = [(rows[position][0], reason) for position, reason in refusals.items()]
+                return _ids(rows, there | set(refusals)), refused
             if len(rows) == 1:
-                return [(rows[0][0], f"{type(error).__name__}: {error}")]
+                return set(), [(rows[0][0], f"{type(error).__name__}: {error}")]
             half = len(rows) // 2
-            return [*await self._insert(rows[:half]), *await self._insert(rows[half:])]
-        return []
+            stored, refused = await self._insert(rows[:half])
+            more, others = await self._insert(rows[half:])
+            return stored | more, refused + others
+        return _ids(rows, there), []
 
     async def _replace(self, row: Document) -> str | None:
         """Put a row in the place of a parked one; why not, when it can never be stored."""
@@ -203,6 +309,8 @@ class Confirming:
         return None
 
     async def _confirm(self, run: SegmentRun) -> None:
+        if run.fresh and not run.is_complete:
+            return
         if await self._rows.count(run.whole) < run.segment.lines:
             return
         parked = await self._rows.count(_parked_of(run))
@@ -253,12 +361,21 @@ def _refusals(error: Exception) -> dict[int, str] | None:
     if getattr(error, "code", None) in _WHOLE:
         return None
     details = getattr(error, "details", None) or {}
-    # a single write's details are those of its one failure
-    told = [details] if "index" in details else details.get("writeErrors", [])
-    failures = [one for one in told if one["code"] != _DUPLICATE_KEY]
+    failures = [one for one in _told(error) if one["code"] != _DUPLICATE_KEY]
     if not failures or details.get("writeConcernErrors") or any(one["code"] in _PASSING for one in failures):
         raise error
     return {one["index"]: f"MongoDB {one['code']}: {one['errmsg']}" for one in failures}
+
+
+def _told(error: Exception) -> Sequence[Document]:
+    """What the server says of each row it did not store; a single write's details are of its one failure."""
+    details: Document = getattr(error, "details", None) or {}
+    told: Sequence[Document] = [details] if "index" in details else details.get("writeErrors", [])
+    return told
+
+
+def _ids(rows: Sequence[tuple[LineRecord, Document]], without: set[int]) -> set[str]:
+    return {row["_id"] for position, (_, row) in enumerate(rows) if position not in without}
 
 
 async def _each(runs: Sequence[SegmentRun], work: Callable[[SegmentRun], Awaitable[_T]]) -> list[_T]:

@@ -28,6 +28,8 @@ _OPENING: Final = re.compile(
     rf"|{_APOLOGY}[,.:;]? (?:but )?(?:i|we) ?{_CANNOT} {_MAKE}"
     r"|i must (?:respectfully )?(?:decline|refuse)\b"
 )
+_INITIALS: Final = tuple("aimrsuvw")
+"""Letters the phrases above begin with: most answers are seen to be none of them at once."""
 _APOSTROPHES: Final = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u00b4": "'", "`": "'"})
 
 _MARKED: Final = Check(False, "marked by the provider")
@@ -40,5 +42,9 @@ def check_refusal(message: Message, text: str) -> Check:
         return _MARKED
     if not text or len(text) > _LONGEST:
         return OK
-    opening = " ".join(text[:_WINDOW].translate(_APOSTROPHES).lower().split())
-    return _OPENS if _OPENING.match(opening) else OK
+    opening = text[:_WINDOW].lower()
+    if not opening.lstrip().startswith(_INITIALS):
+        return OK
+    if "`" in opening or not opening.isascii():
+        opening = opening.translate(_APOSTROPHES)
+    return _OPENS if _OPENING.match(" ".join(opening.split())) else OK

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from floopy_common.domain.line import LineStatus
@@ -89,7 +91,7 @@ def _error(line: LineCompleted, reason: str) -> Document:
 def _row(line: LineCompleted, status: ScoreStatus, score: Score | None = None) -> Document:
     checks: dict[str, Any] = {}
     if score is not None:
-        checks = {name: {"ok": check.ok, "detail": check.detail} for name, check in score.checks.items()}
+        checks = {name: {"ok": ok, "detail": detail} for name, (ok, detail) in score.checks.items()}
     return {
         "_id": line.line_id,
         "org_id": line.org_id,
@@ -103,5 +105,12 @@ def _row(line: LineCompleted, status: ScoreStatus, score: Score | None = None) -
         "checks": checks,
         "provider": line.provider,
         "model": line.model,
-        "completed_at": line.timing.completed_at,
+        "completed_at": _as_stored(line.timing.completed_at),
     }
+
+
+@lru_cache(maxsize=256)
+def _as_stored(moment: datetime) -> datetime:
+    """UTC in milliseconds, as it comes back from the database: events are the same of both."""
+    moment = moment.astimezone(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

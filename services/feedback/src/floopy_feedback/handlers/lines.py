@@ -30,9 +30,12 @@ class LineScorer:
         """Return once every line has its row and its event, and every complete segment its receipt."""
         runs = runs_of(records)
         wanted = await self._confirming.wanted(runs)
+        events: dict[str, bytes] = {}
         for part in _parts(wanted):
-            await self._confirming.store(await self._rows(part))
-        await self._publish(runs)
+            rows = await self._rows(part)
+            stored = await self._confirming.store(rows)
+            events.update((row["_id"], scored_event(row)) for _, row in rows if row["_id"] in stored)
+        await self._publish(runs, events)
         self._hit("feedback.after_scored_events")
         await self._confirming.confirm(runs)
 
@@ -42,15 +45,22 @@ class LineScorer:
         count_rows(rows)
         return [(by_line[row["_id"]], row) for row in rows]
 
-    async def _publish(self, runs: Sequence[SegmentRun]) -> None:
-        """An event for each delivered line as its row says, on the partition the line came from."""
-        events: dict[int, list[tuple[bytes, bytes]]] = {}
+    async def _publish(self, runs: Sequence[SegmentRun], events: dict[str, bytes]) -> None:
+        """An event for each delivered line as its row says, on the partition the line came from.
+
+        `events` has those of rows that have just been stored; the other rows are read.
+        """
         for run in runs:
-            for row in await self._stored.rows(run.records):
+            others = run.records.keys() - events.keys()
+            for row in await self._stored.rows(others):
                 if row["status"] != PARKED:
-                    partition = run.records[row["_id"]].record.partition
-                    events.setdefault(partition, []).append((row["_id"].encode(), scored_event(row)))
-        for partition, records in events.items():
+                    events[row["_id"]] = scored_event(row)
+        told: dict[int, list[tuple[bytes, bytes]]] = {}
+        for run in runs:
+            for line_id, record in run.records.items():
+                if (event := events.get(line_id)) is not None:
+                    told.setdefault(record.record.partition, []).append((line_id.encode(), event))
+        for partition, records in told.items():
             await self._sender.send_batch(LINE_SCORED, partition, records)
 
 
