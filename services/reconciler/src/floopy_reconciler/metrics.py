@@ -35,6 +35,11 @@ SEGMENTS_DIFFERENT = Counter(
     "floopy_segments_different_total", "Segments that no longer render to their stored bytes."
 )
 SEGMENTS_STUCK = Counter("floopy_segments_stuck_total", "Tries to render a segment that failed.")
+ANSWERS_NOTED = Counter(
+    "floopy_answers_noted_total",
+    "Lines whose answer was told with something unknown or missing in it.",
+    ["note"],
+)
 BALANCE_SECONDS = Histogram(
     "floopy_balance_seconds", "Seconds from a batch's end until every line is confirmed.", buckets=_LONG
 )
@@ -91,6 +96,9 @@ class SegmentMetrics:
 
     def stuck(self) -> None:
         SEGMENTS_STUCK.inc()
+
+    def noted(self, note: str, lines: int) -> None:
+        ANSWERS_NOTED.labels(note).inc(lines)
 
 
 class AuditMetrics:

@@ -33,7 +33,14 @@ class ResultFormat(Protocol):
         ...
 
     def parse_result(self, raw: bytes) -> LineAnswer:
-        """Raises Invalid when the line cannot be read."""
+        """Whether the line succeeded and why not. Raises Invalid when the line cannot be read."""
+        ...
+
+    def parse_answer(self, raw: bytes, asked: bytes, ended: int) -> tuple[LineAnswer, tuple[str, ...]]:
+        """The answer to the body `asked`, and notes for an operator; `ended` in Unix seconds.
+
+        Raises Invalid when the line cannot be read.
+        """
         ...
 
 
@@ -311,6 +318,10 @@ class SegmentReports(Protocol):
 
     def stuck(self) -> None:
         """A segment could not be rendered at all."""
+        ...
+
+    def noted(self, note: str, lines: int) -> None:
+        """What the translation of answers had to say about lines."""
         ...
 
 

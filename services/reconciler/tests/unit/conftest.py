@@ -9,8 +9,10 @@ import pytest
 
 from floopy_common.domain.index import FLAG_OK, FLAG_OVERSIZED, FLAG_RETRYABLE, InputEntry, ResultEntry
 from floopy_common.domain.line import RETRYABLE_STATUS
+from floopy_common.providers.clients import RESULT_FORMATS
 from floopy_common.providers.openai.result import OpenAiResults
 from floopy_reconciler.core.line_events import facts_of
+from floopy_reconciler.core.materials import format_of
 from floopy_reconciler.core.render import Material, PartIds, Renderer, Tally, manifest_of
 from floopy_reconciler.core.sources import sources_of
 
@@ -19,6 +21,7 @@ SUBMITTED = datetime(2026, 11, 24, 12, 5, tzinfo=UTC)
 SETTLED = datetime(2026, 11, 24, 13, 0, 0, 250_000, tzinfo=UTC)
 WRITTEN = datetime(2026, 11, 24, 13, 0, 1, tzinfo=UTC)
 RATES = {"input_nano": 150_000_000, "cached_nano": 75_000_000, "output_nano": 600_000_000, "flag": None}
+FORMATS = {**RESULT_FORMATS, "ours": OpenAiResults()}
 
 
 @dataclass
@@ -32,15 +35,21 @@ class Shard:
     ended: str = "finished"
     refused: dict[str, Any] | None = None
     oversized: frozenset[int] = frozenset()
+    provider: str = "openai"
+    written_by: str | None = None
+    """The format of the archive where it is not the provider's own."""
 
     def document(self, no: int) -> dict[str, Any]:
-        archive = {"index_blob": f"index-{no}", "output": {"blob": f"out-{no}", "length": 1}, "error": None}
+        archive: dict[str, Any] = {"index_blob": f"index-{no}", "error": None}
+        archive["output"] = {"blob": f"out-{no}", "length": 1}
+        if self.written_by:
+            archive["format"] = self.written_by
         return {
             "_id": f"plan:{no:05d}",
             "no": no,
             "depth": self.depth,
             "group": self.group,
-            "provider": "openai",
+            "provider": self.provider,
             "provider_batch_id": f"batch_up{no}",
             "ranges": [[line, line] for line in self.lines],
             "state": "refused" if self.refused else "settled",
@@ -62,7 +71,7 @@ class Shard:
     def _flags(self, line: int, raw: bytes) -> int:
         if line in self.oversized:
             return FLAG_OVERSIZED
-        answer = OpenAiResults().parse_result(raw)
+        answer = FORMATS[self.written_by or self.provider].parse_result(raw)
         return FLAG_OK if answer.ok else FLAG_RETRYABLE if answer.retryable else 0
 
 
@@ -90,6 +99,7 @@ class Case:
     policy: str = "reference"
     max_event_bytes: int = 1_000_000
     blob_sizes: tuple[int, ...] = ()
+    rates: dict[str, Any] = field(default_factory=lambda: dict(RATES))
 
     def render(self) -> Rendered:
         entries, data = self._input()
@@ -111,7 +121,7 @@ class Case:
             data,
             [found for found, _ in archived],
             [(raw, b"") for _, raw in archived],
-            [OpenAiResults()] * len(archived),
+            [FORMATS[format_of(source)] for source in sources],
         )
         facts = facts_of(batch, segment, manifest, self.max_event_bytes)
         renderer = Renderer(facts, sources, material, PartIds("blob_out", "blob_err"))
@@ -151,7 +161,7 @@ class Case:
                 "plan_id": "plan",
                 "segments": 1,
                 "price_version": "prices==1",
-                "groups": [{"model": model, "rates": RATES} for model in self.models],
+                "groups": [{"model": model, "rates": self.rates} for model in self.models],
             },
         }
 
@@ -196,6 +206,22 @@ def raw_never_ran(line: int, code: str = "batch_expired") -> bytes:
     return json.dumps({"custom_id": f"n-{line}", "response": None, "error": error}).encode()
 
 
+def raw_message(line: int, text: str = "Hi.", **changes: Any) -> bytes:
+    """A line of Anthropic's results."""
+    message = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-sonnet-4-5-20250929",
+        "content": [{"type": "text", "text": text}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 10, "output_tokens": 4},
+        **changes,
+    }
+    result = {"type": "succeeded", "message": message}
+    return json.dumps({"custom_id": f"n-{line}", "result": result}).encode()
+
+
 class Making:
     """Makes the parts of a case."""
 
@@ -204,6 +230,7 @@ class Making:
     input = staticmethod(raw_input)
     completion = staticmethod(completion)
     result = staticmethod(raw_result)
+    message = staticmethod(raw_message)
     failure = staticmethod(raw_failure)
     never_ran = staticmethod(raw_never_ran)
 

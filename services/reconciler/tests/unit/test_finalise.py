@@ -110,6 +110,7 @@ def test_counts_and_usage_are_sums() -> None:
     assert usage_of(segments) == {
         "input_tokens": 4,
         "cached_tokens": 1,
+        "cache_write_tokens": 0,
         "output_tokens": 5,
         "reasoning_tokens": 0,
         "total_tokens": 9,

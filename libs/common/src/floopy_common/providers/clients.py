@@ -10,6 +10,7 @@ from floopy_common.chassis.mongo import Document, Mongo
 from floopy_common.chassis.secrets import Keyring
 from floopy_common.domain.errors import WrongKey
 from floopy_common.domain.line import LineAnswer
+from floopy_common.providers.anthropic.result import AnthropicResults
 from floopy_common.providers.http import Connections, open_connections
 from floopy_common.providers.openai.client import Access, OpenAiBatches
 from floopy_common.providers.openai.result import OpenAiResults
@@ -26,10 +27,19 @@ class ResultFormat(Protocol):
 
     def read_key(self, raw: bytes) -> str | None: ...
 
-    def parse_result(self, raw: bytes) -> LineAnswer: ...
+    def parse_result(self, raw: bytes) -> LineAnswer:
+        """Whether the line succeeded and why not, without regard to its request."""
+        ...
+
+    def parse_answer(self, raw: bytes, asked: bytes, ended: int) -> tuple[LineAnswer, tuple[str, ...]]:
+        """The answer to the request whose body is `asked`, and notes for an operator.
+
+        `ended`: when the provider batch's results were complete, in Unix seconds. Pure, so always the same.
+        """
+        ...
 
 
-RESULT_FORMATS: Mapping[str, ResultFormat] = {"openai": OpenAiResults()}
+RESULT_FORMATS: Mapping[str, ResultFormat] = {"openai": OpenAiResults(), "anthropic": AnthropicResults()}
 
 MakeClient = Callable[[Access, Connections, Settings], BatchProvider]
 

@@ -27,7 +27,14 @@ _log = logging.getLogger(__name__)
 _BY = "floopy-reconciler"
 _KEPT_FOR = timedelta(days=30)
 """How long an output or error file stands when the batch does not say."""
-_USAGE = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "total_tokens")
+_USAGE = (
+    "input_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "total_tokens",
+)
 _CLOSED = {"audit.stage": "closed", "audit.balanced": True}
 _NOTHING = {"total": 0, "completed": 0, "failed": 0}
 

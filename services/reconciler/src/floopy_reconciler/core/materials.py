@@ -35,7 +35,7 @@ class Materials:
             for source in sources:
                 answers.append(await self._answers(source, segment))
                 archives.append(await self._open(open_archives, source))
-            formats = [self._formats(source["provider"]) for source in sources]
+            formats = [self._formats(format_of(source)) for source in sources]
             yield Material(lines, data, answers, archives, formats)
 
     async def _read(self, ranges: Sequence[Mapping[str, Any]], lines: Sequence[InputEntry]) -> bytes:
@@ -54,6 +54,11 @@ class Materials:
             for part in ((source["archive"] or {}).get(name) for name in ("output", "error"))
         ]
         return output, error
+
+
+def format_of(source: Document) -> str:
+    """How the source's archive is written; a manifest that does not say means as its provider writes."""
+    return str(source.get("format") or source["provider"])
 
 
 def _by_line(packed: Archived, first_line: int, last_line: int) -> Answers:

@@ -3,6 +3,7 @@
 Everything here follows from the batch, the segment's manifest and stored bytes, so a repeat gives the same.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -66,6 +67,13 @@ class Material:
         archive = self.archives[source][entry.source]
         return self.formats[source].parse_result(archive[entry.offset : entry.offset + entry.length])
 
+    def answer(
+        self, source: int, entry: ResultEntry, asked: bytes, ended: int
+    ) -> tuple[LineAnswer, tuple[str, ...]]:
+        """The same, as the answer to the body `asked`; with notes for an operator."""
+        raw = self.archives[source][entry.source][entry.offset : entry.offset + entry.length]
+        return self.formats[source].parse_answer(raw, asked, ended)
+
     def choices(self, sources: Sequence[Document]) -> list[Choice]:
         def ran_not(source: int, entry: ResultEntry) -> bool:
             return has_answer(Choice(source, entry)) and never_ran(self.read(source, entry))
@@ -96,9 +104,20 @@ class Tally:
     failed: int = 0
     usage: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
-            ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "total_tokens"), 0
+            (
+                "input_tokens",
+                "cached_tokens",
+                "cache_write_tokens",
+                "output_tokens",
+                "reasoning_tokens",
+                "total_tokens",
+            ),
+            0,
         )
     )
+
+    notes: Counter[str] = field(default_factory=Counter)
+    """What the translation of answers had to say, and of how many lines."""
 
     def add(self, outcome: Outcome) -> None:
         if outcome.status is LineStatus.SUCCEEDED:
@@ -112,6 +131,7 @@ class Tally:
         total = self.usage
         total["input_tokens"] += usage.input_tokens
         total["cached_tokens"] += usage.cached_tokens
+        total["cache_write_tokens"] += usage.cache_write_tokens
         total["output_tokens"] += usage.output_tokens
         total["reasoning_tokens"] += usage.reasoning_tokens
         total["total_tokens"] += usage.total_tokens
@@ -127,6 +147,7 @@ class Renderer:
         self._material = material
         self._parts = parts
         self._events = LineEvents(facts)
+        self._ended = [int(timing.completed_at.timestamp()) for timing in facts.timings]
         self._output: list[bytes] = []
         self._error: list[bytes] = []
         self._sizes = {True: 0, False: 0}
@@ -155,7 +176,7 @@ class Renderer:
 
     def _line(self, entry: InputEntry, choice: Choice, raw: bytes) -> Record:
         custom_id, name, body, body_at = _read_line(entry, raw)
-        outcome = self._outcome(entry.line_no, choice)
+        outcome = self._outcome(entry.line_no, choice, body)
         identity = line_id(self._facts.batch_id, entry.line_no)
         place = self._write(identity, custom_id, outcome)
         model, rates = self._facts.models[entry.group]
@@ -175,10 +196,14 @@ class Renderer:
         )
         return identity.encode(), value
 
-    def _outcome(self, line_no: int, choice: Choice) -> Outcome:
-        if choice.entry is not None and has_answer(choice):
-            return answered(self._material.read(choice.source, choice.entry))
-        return unanswered(line_no, self._sources[choice.source], choice.entry)
+    def _outcome(self, line_no: int, choice: Choice, asked: bytes) -> Outcome:
+        source, entry = choice
+        if entry is None or not has_answer(choice):
+            return unanswered(line_no, self._sources[source], entry)
+        answer, notes = self._material.answer(source, entry, asked, self._ended[source])
+        if notes:
+            self.tally.notes.update(notes)
+        return answered(answer)
 
     def _write(self, identity: str, custom_id: bytes, outcome: Outcome) -> Place | None:
         """Add the line to its part; where its response's body came to lie."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from floopy_common.domain.errors import BlobCorrupt, BlobMissing, Invalid, Transient
@@ -198,9 +198,19 @@ class SegmentWorker:
         await hold.written(manifest, counts, tally.usage)
         self._hit("segment.after_manifest")
         self._reports.written(sum(counts.values()), self._monotonic() - started)
+        self._note(hold.segment, tally.notes)
         await self._changed(facts.batch_id)
         await self._audit(facts.batch_id)
         await self._emit(hold, rendering, backlog, again=False)
+
+    def _note(self, segment: Document, notes: Mapping[str, int]) -> None:
+        for note, lines in notes.items():
+            self._reports.noted(note, lines)
+        if notes:
+            _log.warning(
+                "answers were told with something unknown or missing",
+                extra={"event": "answers_noted", "segment_id": segment["_id"], "notes": dict(notes)},
+            )
 
     async def _emit_again(
         self, hold: SegmentHold, facts: Facts, manifest: Document, material: Material

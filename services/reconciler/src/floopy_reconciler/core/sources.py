@@ -27,7 +27,8 @@ class Choice(NamedTuple):
 def sources_of(shards: Iterable[Document], first_line: int, last_line: int) -> list[Document]:
     """What a segment draws on, in order of precedence, with all that rendering needs of each shard.
 
-    The deepest retry comes first. Raises Uncovered for a shard that has not ended.
+    The deepest retry comes first. `format` names how the archive is written: by the provider, or as it says.
+    Raises Uncovered for a shard that has not ended.
     """
     ordered = sorted(shards, key=lambda shard: (-shard["depth"], shard["no"], shard["_id"]))
     return [_source(shard, first_line, last_line) for shard in ordered]
@@ -48,6 +49,7 @@ def _source(shard: Document, first_line: int, last_line: int) -> Document:
         "ended_at": shard.get("ended_at"),
         "submitted_at": shard.get("submitted_at"),
         "archive": archive and {name: archive.get(name) for name in ("index_blob", "output", "error")},
+        "format": (archive or {}).get("format") or shard["provider"],
         "refused": refused and _refusal(refused, first_line, last_line),
     }
 

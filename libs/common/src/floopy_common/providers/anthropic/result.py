@@ -10,7 +10,7 @@ from floopy_common.providers.anthropic import reading
 from floopy_common.providers.anthropic.answer import Failure, ResultLine, read_line
 from floopy_common.providers.anthropic.completion import complete
 from floopy_common.providers.anthropic.errors import failed_answer
-from floopy_common.providers.anthropic.memory import PLAIN, ResultContext
+from floopy_common.providers.anthropic.memory import PLAIN, ResultContext, result_context
 from floopy_common.providers.mending import mended
 
 
@@ -58,6 +58,13 @@ class AnthropicResults:
         Raises Invalid when the line cannot be read.
         """
         return self.parse(raw, PLAIN, 0).answer
+
+    def parse_answer(self, raw: bytes, asked: bytes, ended: int) -> Parsed:
+        """The answer to the request whose body, in OpenAI's shape, is `asked`; `ended` as `created` below.
+
+        Raises Invalid when the line cannot be read.
+        """
+        return self.parse(raw, result_context(asked), ended)
 
     def parse(self, raw: bytes, context: ResultContext, created: int) -> Parsed:
         """`created`: when the provider batch ended, in Unix seconds, since a message has no time of its own.

@@ -103,6 +103,10 @@ class OpenAiResults:
         except _UNREADABLE as error:
             raise Invalid(f"a result that cannot be read: {error}") from error
 
+    def parse_answer(self, raw: bytes, asked: bytes, ended: int) -> tuple[LineAnswer, tuple[str, ...]]:
+        """The same: the body is the provider's own, whatever was asked."""
+        return self.parse_result(raw), ()
+
 
 def _read(raw: bytes) -> _Result:
     if not raw.isascii():
