@@ -9,7 +9,9 @@ from floopy_api.core.authentication import Authenticator
 from floopy_api.core.batches import BY, FAILPOINTS, Batches, BatchPorts
 from floopy_api.core.files import Files
 from floopy_api.core.refresh import Refresher
-from floopy_api.handlers.keys import AUTHENTICATOR, BATCHES, BLOBS, BYTES, FILES, MAX_UPLOAD, TRAFFIC
+from floopy_api.core.uploads import FAILPOINTS as UPLOAD_FAILPOINTS
+from floopy_api.core.uploads import UploadLimits, UploadPorts, Uploads
+from floopy_api.handlers.keys import AUTHENTICATOR, BATCHES, BLOBS, BYTES, FILES, MAX_UPLOAD, TRAFFIC, UPLOADS
 from floopy_api.handlers.routes import new_app
 from floopy_api.ports import Wake
 from floopy_common.chassis import failpoints
@@ -31,8 +33,10 @@ from floopy_common.stores.files import FileStore
 from floopy_common.stores.orgs import OrgStore
 from floopy_common.stores.refreshing import RefreshStore
 from floopy_common.stores.summaries import SummaryStore
+from floopy_common.stores.uploads import UploadStore
 
 failpoints.declare(FAILPOINTS)
+failpoints.declare(UPLOAD_FAILPOINTS)
 
 _log = logging.getLogger(__name__)
 _DRAIN = 25.0
@@ -58,7 +62,10 @@ async def run(settings: Settings) -> None:
         relay = OutboxRelay(mongo.collection("batches"), producer, BY)
         outbox = Loop("outbox", relay.step, settings.scan.interval)
         app = compose(settings, mongo, probes, outbox.wake)
-        await runtime.run(outbox.run(runtime.stop), serve(app, settings.api, runtime.stop))
+        tidy = Loop("uploads", app[UPLOADS].tidy, settings.scan.interval)
+        await runtime.run(
+            outbox.run(runtime.stop), tidy.run(runtime.stop), serve(app, settings.api, runtime.stop)
+        )
 
 
 def compose(settings: Settings, mongo: Mongo, probes: Probes, wake: Wake) -> web.Application:
@@ -67,6 +74,8 @@ def compose(settings: Settings, mongo: Mongo, probes: Probes, wake: Wake) -> web
     keyring = Keyring(settings.secret_key)
     blobs = BlobStore(mongo)
     files = FileStore(mongo)
+    reader = FileReader(blobs)
+    hit = failpoints.Failpoints(settings.fail_at).hit
     app = new_app(probes)
     app[AUTHENTICATOR] = Authenticator(
         ApiKeyStore(mongo, keyring),
@@ -76,8 +85,19 @@ def compose(settings: Settings, mongo: Mongo, probes: Probes, wake: Wake) -> web
     )
     app[FILES] = Files(files, clock.now)
     app[BLOBS] = blobs
-    app[BYTES] = FileReader(blobs)
+    app[BYTES] = reader
     app[MAX_UPLOAD] = settings.files.max_bytes
+    app[UPLOADS] = Uploads(
+        UploadPorts(UploadStore(mongo), files, reader),
+        UploadLimits(
+            max_bytes=settings.uploads.max_bytes,
+            max_part_bytes=settings.uploads.max_part_bytes,
+            lifetime=settings.uploads.lifetime,
+            age=settings.sweep.age,
+        ),
+        now=clock.now,
+        hit=hit,
+    )
     app[BATCHES] = Batches(
         BatchPorts(
             batches=BatchStore(mongo),
@@ -97,7 +117,7 @@ def compose(settings: Settings, mongo: Mongo, probes: Probes, wake: Wake) -> web
         window=settings.batch.completion_window,
         now=clock.now,
         wake=wake,
-        hit=failpoints.Failpoints(settings.fail_at).hit,
+        hit=hit,
     )
     return app
 

@@ -36,6 +36,7 @@ CLEARED = (
     "provider_accounts",
     "caps",
     "files",
+    "uploads",
     "blobs",
     "blob_chunks",
     "batches",

@@ -1,5 +1,6 @@
 """Files: what an organisation sees of blobs; deleting one is soft, expiry needs no clock of ours."""
 
+from datetime import timedelta
 from typing import Literal
 
 from floopy_common.chassis.clock import Clock, SystemClock
@@ -30,7 +31,7 @@ class FileStore:
         self._clock = clock or SystemClock()
 
     async def insert(self, file: Document) -> bool:
-        """Store a new file whose blobs are written; False when its id is taken.
+        """Store a new file whose blobs are written; False when its id or its idempotency key is taken.
 
         Raises BlobMissing, and stores nothing, when the sweeper took one of them.
         """
@@ -84,9 +85,33 @@ class FileStore:
         Its blobs stay as long as a batch pins them.
         """
         wanted = {"_id": file_id, "org_id": org_id, **STANDING}
-        return await self._files.update_one(wanted, {"$set": {"deleted_at": self._clock.now()}}) == 1
+        gone = {"$set": {"deleted_at": self._clock.now()}, "$unset": {"idempotency_key": ""}}
+        return await self._files.update_one(wanted, gone) == 1
 
     async def delete_outputs(self, batch_id: str) -> int:
         """Take a batch's output and error file out of sight, once its retention has ended; how many."""
         wanted = {"batch_id": batch_id, "deleted_at": None}
         return await self._files.update_many(wanted, {"$set": {"deleted_at": self._clock.now()}})
+
+    async def find_by_idempotency_key(self, org_id: str, key: str) -> Document | None:
+        # MongoDB takes a partial index only for a filter that repeats the index's own condition
+        wanted = {"org_id": org_id, "idempotency_key": {"$eq": key, "$type": "string"}}
+        return await self._files.find_one(wanted)
+
+    async def release_idempotency_key(self, file_id: str, key: str) -> None:
+        """Let the key be used for another file."""
+        await self._files.update_one(
+            {"_id": file_id, "idempotency_key": key}, {"$unset": {"idempotency_key": ""}}
+        )
+
+    async def purge(self, age: float) -> int:
+        """Forget uploaded files deleted or expired more than `age` seconds ago; how many.
+
+        A batch's own files stay: they are what it is verified by, and few.
+        """
+        before = self._clock.now() - timedelta(seconds=age)
+        purged = 0
+        for moment in ("deleted_at", "expires_at"):
+            gone = {"$type": "date", "$lte": before}
+            purged += await self._files.delete_many({moment: gone, "kind": "upload"})
+        return purged

@@ -24,15 +24,17 @@ _ROWS_OF_CONTENT = ("requests", "scores", "judgements")
 class BlobSweeper:
     """Condemns what nobody refers to, looks again, deletes.
 
-    A blob is referred to by its pins and by the ranges of files that stand. Pinning requires a live blob, and
-    a new file looks at its blobs after it was stored, so whoever comes second gives way. Every step may be
-    repeated, interrupted, or run twice at once. `age` and `grace` are seconds.
+    A blob is referred to by its pins, by the ranges of files that stand and by the parts of uploads. Pinning
+    requires a live blob, a new file and a new part look at their blobs after they were stored, so whoever
+    comes second gives way. Every step may be repeated, interrupted, or run twice at once. `age` and `grace`
+    are seconds.
     """
 
     def __init__(self, mongo: Mongo, clock: Clock | None = None) -> None:
         self._blobs = mongo.collection("blobs")
         self._chunks = mongo.collection("blob_chunks")
         self._files = mongo.collection("files")
+        self._uploads = mongo.collection("uploads")
         self._batches = mongo.collection("batches")
         self._clock = clock or SystemClock()
 
@@ -42,8 +44,10 @@ class BlobSweeper:
         candidates = await self._blobs.aggregate(
             [
                 {"$match": {**unpinned, "$expr": {"$lte": ["$created_at", _ago(age)]}}},
-                {"$lookup": {"from": self._files.name, "as": "files", **_STANDING_FILES}},
-                {"$match": {"files": []}},
+                *_without(self._files.name, _STANDING_FILES),
+                *_without(self._uploads.name, _PARTS),
+                # once more: an upload lets go of its parts as soon as its file is there
+                *_without(self._files.name, _STANDING_FILES),
                 {"$limit": _AT_ONCE},
                 {"$project": {"_id": 1}},
             ]
@@ -58,7 +62,7 @@ class BlobSweeper:
     async def delete_condemned(self, grace: float = 0.0) -> int:
         """Delete blobs condemned longer than `grace` ago; how many, at most a thousand a call.
 
-        One that a file refers to after all lives on. The grace is for readers that began before the file was
+        One that is referred to after all lives on. The grace is for readers that began before the file was
         deleted.
         """
         condemned = {
@@ -66,7 +70,7 @@ class BlobSweeper:
             "$expr": {"$lte": ["$condemned_at", _ago(grace)]},
         }
         for blob in await self._blobs.find_all(condemned, {"_id": 1}, limit=_AT_ONCE):
-            state = BlobState.LIVE if await self._is_in_a_file(blob["_id"]) else BlobState.DELETING
+            state = BlobState.LIVE if await self._is_referred_to(blob["_id"]) else BlobState.DELETING
             await self._blobs.update_one(
                 {"_id": blob["_id"], "state": BlobState.CONDEMNED.value}, {"$set": {"state": state.value}}
             )
@@ -127,7 +131,10 @@ class BlobSweeper:
         )
         return len(gone)
 
-    async def _is_in_a_file(self, blob_id: str) -> bool:
+    async def _is_referred_to(self, blob_id: str) -> bool:
+        # the upload first: it lets go of its parts only once its file is there
+        if await self._uploads.find_one({"parts.blob": blob_id}, {"_id": 1}) is not None:
+            return True
         return await self._files.find_one({"ranges.blob": blob_id, **STANDING}, {"_id": 1}) is not None
 
     async def _is_abandoned(self, blob_id: str, age: float) -> bool:
@@ -185,6 +192,21 @@ _STANDING_FILES: Document = {
     "foreignField": "ranges.blob",
     "pipeline": [{"$match": STANDING}, {"$limit": 1}, {"$project": {"_id": 1}}],
 }
+
+
+_PARTS: Document = {
+    "localField": "_id",
+    "foreignField": "parts.blob",
+    "pipeline": [{"$limit": 1}, {"$project": {"_id": 1}}],
+}
+
+
+def _without(collection: str, reference: Document) -> list[Document]:
+    """Stages that keep the blobs nothing in this collection refers to."""
+    return [
+        {"$lookup": {"from": collection, "as": "referring", **reference}},
+        {"$match": {"referring": []}},
+    ]
 
 
 def _ago(seconds: float) -> dict[str, Any]:

@@ -1,15 +1,17 @@
 """Files: what an upload must be, what is stored of it, and how it is shown."""
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from floopy_api.core.authentication import Caller
 from floopy_api.core.first_line import FirstLine
+from floopy_api.core.once import insert_once, keyed
 from floopy_api.core.rules import lifetime, missing, unix, unix_of, whole_number, wrong_type, wrong_value
 from floopy_api.errors import BadRequest, NotFound
 from floopy_api.ports import Document, FileStore, Now, Order
@@ -48,27 +50,11 @@ class Files:
         self._files = files
         self._now = now
 
-    async def add(self, caller: Caller, wish: Wish, stored: Stored) -> FileObject:
-        """Make the blob a file of the caller's organisation."""
-        created_at = self._now()
-        expires_at = None if wish.lifetime is None else created_at + timedelta(seconds=wish.lifetime)
-        file: Document = {
-            "_id": new_file_id(),
-            "org_id": caller.org_id,
-            "filename": wish.filename,
-            "purpose": wish.purpose,
-            "bytes": stored.length,
-            "created_at": created_at,
-            "expires_at": expires_at,
-            "deleted_at": None,
-            "ranges": [{"blob": stored.blob, "offset": 0, "length": stored.length, "sha256": stored.sha256}],
-            "etag": stored.sha256,
-            "status": "processed",
-            "batch_id": None,
-            "kind": "upload",
-        }
-        await self._files.insert(file)
-        return to_wire(file)
+    async def add(self, caller: Caller, wish: Wish, stored: Stored, key: str | None = None) -> FileObject:
+        """Make the blob a file of the caller's organisation; with an idempotency key once only."""
+        now = self._now()
+        file = keyed(file_document(caller.org_id, wish, [stored], now), key, wish, stored.sha256)
+        return to_wire(await insert_once(self._files, file, now))
 
     async def get(self, caller: Caller, file_id: str) -> Document:
         """The file; NotFound for whatever this organisation does not have."""
@@ -96,6 +82,33 @@ class Files:
         return page_of([to_wire(file) for file in found[:limit]], has_more=len(found) > limit)
 
 
+def file_document(org_id: str, wish: Wish, parts: Sequence[Stored], created_at: datetime) -> Document:
+    """A new file: its parts' bytes in this order, where they are."""
+    expires_at = None if wish.lifetime is None else created_at + timedelta(seconds=wish.lifetime)
+    return {
+        "_id": new_file_id(),
+        "org_id": org_id,
+        "filename": wish.filename,
+        "purpose": wish.purpose,
+        "bytes": sum(part.length for part in parts),
+        "created_at": created_at,
+        "expires_at": expires_at,
+        "deleted_at": None,
+        "ranges": [
+            {"blob": part.blob, "offset": 0, "length": part.length, "sha256": part.sha256} for part in parts
+        ],
+        "etag": _etag([part.sha256 for part in parts]),
+        "status": "processed",
+        "batch_id": None,
+        "kind": "upload",
+    }
+
+
+def _etag(digests: Sequence[str]) -> str:
+    """That of the bytes where they are one blob, else one over the parts' in order."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
 def to_wire(file: Document) -> FileObject:
     return FileObject(
         id=file["_id"],
@@ -112,17 +125,26 @@ def check_upload(filename: str | None, fields: Mapping[str, str], first_line: Fi
     """What the form asks for, once all of it is here: its parts come in any order."""
     if filename is None:
         raise missing("file")
-    purpose = fields.get("purpose")
+    wish = make_wish(filename, fields.get("purpose"), _asked_lifetime(fields))
+    check_content(wish.purpose, first_line)
+    return wish
+
+
+def make_wish(filename: str, purpose: str | None, seconds: int | None) -> Wish:
+    """A file that may be made, with the lifetime it gets when none was asked for."""
     if purpose is None:
         raise missing("purpose")
     if purpose not in UPLOAD_PURPOSES:
         raise wrong_value("purpose", purpose, UPLOAD_PURPOSES)
-    seconds = _asked_lifetime(fields)
-    if purpose == BATCH_PURPOSE:
-        if not first_line.is_object():
-            raise BadRequest(_NOT_JSONL)
-        seconds = _BATCH_LIFETIME if seconds is None else seconds
+    if purpose == BATCH_PURPOSE and seconds is None:
+        seconds = _BATCH_LIFETIME
     return Wish(clean_filename(filename), purpose, seconds)
+
+
+def check_content(purpose: str, first_line: FirstLine) -> None:
+    """Refuse what cannot be a batch's input; the planner reads the rest."""
+    if purpose == BATCH_PURPOSE and not first_line.is_object():
+        raise BadRequest(_NOT_JSONL)
 
 
 def clean_filename(name: str) -> str:

@@ -34,6 +34,11 @@ class FirstLine:
         elif len(self._seen) > _READ_WHOLE:
             self._settle(self._seen.startswith(b"{"))
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether more bytes would change nothing."""
+        return self._verdict is not None
+
     def is_object(self) -> bool:
         """The verdict, once the file is at its end."""
         if self._verdict is None:

@@ -35,9 +35,18 @@ class Sink(Protocol):
     async def write(self, data: bytes) -> None: ...
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """The part of a form that goes to the sink: its name, what to call it, its most bytes."""
+
+    part: str
+    noun: str
+    max_bytes: int
+
+
 @dataclass
 class Form:
-    """What has been read of a form; the file's bytes went to the sink."""
+    """What has been read of a form; the wanted part's bytes went to the sink."""
 
     fields: dict[str, str] = field(default_factory=dict)
     filename: str | None = None
@@ -45,15 +54,15 @@ class Form:
     first_line: FirstLine = field(default_factory=FirstLine)
 
 
-def check_head(request: web.Request, max_bytes: int) -> None:
+def check_head(request: web.Request, wanted: Wanted) -> None:
     """Refuse what the head alone shows to be wrong, before the body is read."""
     if request.content_type != "multipart/form-data":
         raise BadRequest("An upload must be sent as multipart/form-data.")
-    if (request.content_length or 0) > max_bytes + _FORM_OVERHEAD:
-        raise _too_large(max_bytes)
+    if (request.content_length or 0) > wanted.max_bytes + _FORM_OVERHEAD:
+        raise _too_large(wanted)
 
 
-async def read_form(request: web.Request, sink: Sink, max_bytes: int) -> Form:
+async def read_form(request: web.Request, sink: Sink, wanted: Wanted) -> Form:
     """The whole form; raises at the first thing that is wrong with it."""
     form = Form()
     received = RECEIVED_BYTES.labels(route_of(request))
@@ -63,7 +72,7 @@ async def read_form(request: web.Request, sink: Sink, max_bytes: int) -> Form:
             while (part := await _parsed(reader.next())) is not None:
                 if not isinstance(part, BodyPartReader):
                     raise BadRequest("Parts of an upload must not be multipart themselves.")
-                await _read_part(part, form, sink, max_bytes)
+                await _read_part(part, form, sink, wanted)
     except TimeoutError:
         raise TooSlow("The upload did not arrive in time.") from None
     finally:
@@ -80,16 +89,16 @@ async def _parsed(step: Awaitable[T]) -> T:
         raise BadRequest("Could not parse the multipart form.") from None
 
 
-async def _read_part(part: BodyPartReader, form: Form, sink: Sink, max_bytes: int) -> None:
+async def _read_part(part: BodyPartReader, form: Form, sink: Sink, wanted: Wanted) -> None:
     _check_part(part)
-    if part.name == "file":
+    if part.name == wanted.part:
         if form.filename is not None:
-            raise BadRequest("An upload has one file.", param="file")
+            raise BadRequest(f"An upload has one {wanted.noun}.", param=wanted.part)
         form.filename = part.filename or "upload"
-        await _read_file(part, form, sink, max_bytes)
+        await _read_bytes(part, form, sink, wanted)
         return
     if len(form.fields) >= _MAX_FIELDS:
-        raise BadRequest(f"An upload has at most {_MAX_FIELDS} fields beside its file.")
+        raise BadRequest(f"An upload has at most {_MAX_FIELDS} fields beside its {wanted.noun}.")
     form.fields[part.name or ""] = await _read_field(part)
 
 
@@ -104,11 +113,11 @@ def _check_part(part: BodyPartReader) -> None:
         raise BadRequest("Parts of a form must be sent as they are, without Content-Transfer-Encoding.")
 
 
-async def _read_file(part: BodyPartReader, form: Form, sink: Sink, max_bytes: int) -> None:
+async def _read_bytes(part: BodyPartReader, form: Form, sink: Sink, wanted: Wanted) -> None:
     while chunk := await _parsed(part.read_chunk(_READ)):
         form.length += len(chunk)
-        if form.length > max_bytes:
-            raise _too_large(max_bytes)
+        if form.length > wanted.max_bytes:
+            raise _too_large(wanted)
         form.first_line.feed(chunk)
         await sink.write(chunk)
 
@@ -125,5 +134,6 @@ async def _read_field(part: BodyPartReader) -> str:
         raise BadRequest("Fields of a form must be UTF-8.") from None
 
 
-def _too_large(max_bytes: int) -> TooLarge:
-    return TooLarge(f"The file is larger than {max_bytes} bytes, the most that one upload may have.")
+def _too_large(wanted: Wanted) -> TooLarge:
+    most = f"{wanted.max_bytes} bytes, the most that one {wanted.noun} may have"
+    return TooLarge(f"The {wanted.noun} is larger than {most}.", param=wanted.part)

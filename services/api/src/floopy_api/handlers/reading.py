@@ -64,16 +64,21 @@ def read_order(request: web.Request) -> Order:
 
 def read_options(request: web.Request) -> CreateOptions:
     """What the headers say about a batch to be created."""
-    key = readable(request.headers.get("Idempotency-Key", "")).strip()
-    if len(key) > _IDEMPOTENCY_CHARS:
-        raise too_long("Idempotency-Key", _IDEMPOTENCY_CHARS, len(key))
     count = request.headers.get("x-stainless-retry-count", "")
     is_number = count.isascii() and count.isdigit() and len(count) <= 4
     return CreateOptions(
         headers=kept_headers(request),
-        idempotency_key=key or None,
+        idempotency_key=read_idempotency_key(request),
         retry_count=min(int(count), _MOST_RETRIES) if is_number else 0,
     )
+
+
+def read_idempotency_key(request: web.Request) -> str | None:
+    """The key that makes repeats of one request harmless; None without one."""
+    key = readable(request.headers.get("Idempotency-Key", "")).strip()
+    if len(key) > _IDEMPOTENCY_CHARS:
+        raise too_long("Idempotency-Key", _IDEMPOTENCY_CHARS, len(key))
+    return key or None
 
 
 def kept_headers(request: web.Request) -> dict[str, str]:

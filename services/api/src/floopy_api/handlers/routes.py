@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from floopy_api.handlers import batches, content, files
+from floopy_api.handlers import batches, content, files, uploads
 from floopy_api.handlers.keys import TRAFFIC
 from floopy_api.handlers.middleware import answer_errors, authenticate, observe
 from floopy_api.handlers.reading import MAX_JSON, wait_to_be_asked
@@ -22,6 +22,10 @@ def new_app(probes: Probes) -> web.Application:
     route("GET", "/v1/files/{file_id}", files.get_file)
     route("DELETE", "/v1/files/{file_id}", files.delete_file)
     route("GET", "/v1/files/{file_id}/content", content.file_content)
+    route("POST", "/v1/uploads", uploads.create_upload)
+    route("POST", "/v1/uploads/{upload_id}/parts", uploads.add_part, expect_handler=wait_to_be_asked)
+    route("POST", "/v1/uploads/{upload_id}/complete", uploads.complete_upload)
+    route("POST", "/v1/uploads/{upload_id}/cancel", uploads.cancel_upload)
     route("POST", "/v1/batches", batches.create_batch)
     route("GET", "/v1/batches", batches.list_batches)
     route("GET", "/v1/batches/{batch_id}", batches.get_batch)

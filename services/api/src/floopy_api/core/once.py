@@ -1,0 +1,67 @@
+"""Idempotency keys of what is made by one insert: the same request twice is one document."""
+
+import hashlib
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import msgspec
+
+from floopy_api.errors import Conflict
+from floopy_api.ports import Document
+from floopy_common.domain.errors import Transient
+
+_KEY_LIVES = timedelta(hours=24)
+"""How long a key stands for what it made."""
+_TRIES = 3
+"""A key that is taken and let go again more often than that is used by several clients at once."""
+
+
+class Keyed(Protocol):
+    """A store whose documents may hold an `idempotency_key`, unique in their organisation."""
+
+    async def insert(self, document: Document, /) -> bool: ...
+
+    async def find_by_idempotency_key(self, org_id: str, key: str, /) -> Document | None: ...
+
+    async def release_idempotency_key(self, document_id: str, key: str, /) -> None: ...
+
+
+def keyed(document: Document, key: str | None, *request: Any) -> Document:
+    """The document with its idempotency key and a digest of what was asked for; as it is without a key."""
+    if key is None:
+        return document
+    digest = hashlib.sha256(msgspec.json.encode(request)).hexdigest()
+    return {**document, "idempotency_key": key, "request_hash": digest}
+
+
+async def insert_once(store: Keyed, document: Document, now: datetime) -> Document:
+    """What is stored: this document, or the one an earlier sending of the same request made.
+
+    Conflict when the key was used for a different request.
+    """
+    for _ in range(_TRIES):
+        if await store.insert(document):
+            return document
+        key = document.get("idempotency_key")
+        if key is None:
+            break
+        found = await store.find_by_idempotency_key(document["org_id"], key)
+        if found is None:
+            continue
+        if _is_over(found, now):
+            await store.release_idempotency_key(found["_id"], key)
+            continue
+        if found["request_hash"] != document["request_hash"]:
+            raise Conflict(
+                "This Idempotency-Key was used for a different request. Use a new key for a new request.",
+                param="Idempotency-Key",
+                code="idempotency_key_reused",
+            )
+        return found
+    raise Transient("an id or an idempotency key was taken meanwhile")
+
+
+def _is_over(found: Document, now: datetime) -> bool:
+    """Whether the key stands for something that is too old or gone."""
+    expires_at = found["expires_at"]
+    return found["created_at"] < now - _KEY_LIVES or (expires_at is not None and expires_at <= now)
