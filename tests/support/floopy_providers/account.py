@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from floopy_common.providers.openai.client import OpenAiBatches
 from floopy_common.providers.openai.request import upstream_line
-from floopy_common.providers.port import AttemptInput, CreateRequest, ProviderBatch
+from floopy_common.providers.port import AttemptInput, CreateRequest, ProviderBatch, Sought
 
 CHAT = "/v1/chat/completions"
 DEADLINE = 20.0
@@ -17,6 +17,10 @@ DEADLINE = 20.0
 async def _once(content: bytes) -> AsyncIterator[bytes]:
     for start in range(0, len(content), 1000):
         yield content[start : start + 1000]
+
+
+async def _none_taken(provider_batch_ids: Collection[str]) -> set[str]:
+    return set()
 
 
 def lines_of(count: int, nonce: str = "abcdefghij", **body: Any) -> bytes:
@@ -45,8 +49,20 @@ class Account:
         return await self.client.create(request)
 
     async def found(self, file_id: str | None, attempt_id: str = "att_1") -> list[str]:
-        batches = await self.client.find_attempt(attempt_id, file_id, self.since)
-        return [batch.id for batch in batches]
+        found = await self.client.find_attempt(self.sought(file_id, attempt_id))
+        assert not found.possible
+        return [batch.id for batch in found.ours]
+
+    def sought(self, file_id: str | None, attempt_id: str = "att_1") -> Sought:
+        return Sought(
+            attempt_id=attempt_id,
+            nonce="abcdefghij",
+            input_file_id=file_id,
+            lines=1,
+            since=self.since,
+            until=self.since + timedelta(days=1),
+            taken=_none_taken,
+        )
 
     async def until(self, batch_id: str, status: str) -> ProviderBatch:
         async with asyncio.timeout(DEADLINE):

@@ -110,14 +110,23 @@ COLLECTIONS: dict[str, CollectionSpec] = {
             "the part of a batch that becomes one provider batch",
             (
                 _index("batch_id", "plan_id", "no"),
-                _index("state", "poll.next_at"),
+                _index("state", "poll.next_at", "account_id"),
+                _index(
+                    "account_id", "submitted_at", where={"state": {"$in": ["submitted", "cancelling"]}}
+                ),
                 _index("state", "waiting.next_attempt_at"),
                 _index("state", "queued_since", "created_at", "_id"),
                 _index("account_id", "provider_batch_id"),
+                _index("provider_batch_id", where={"provider_batch_id": {"$type": "string"}}),
                 _index("attempts.phase", where={"attempts.phase": {"$in": ["creating", "unknown"]}}),
                 _index("sweep.next_at", where={"sweep.next_at": {"$exists": True}}),
                 _PENDING_OUTBOX,
             ),
+        ),
+        CollectionSpec(
+            "listings",
+            "who reads an account's list of provider batches, and how far apart its pages are",
+            (_index("lease.expires_at"),),
         ),
         CollectionSpec("usage_ledger", "one line's usage and cost", (_index("org_id", "-hour"), _PARKED)),
         CollectionSpec(
@@ -131,7 +140,8 @@ COLLECTIONS: dict[str, CollectionSpec] = {
             "one line's row in the request log",
             (
                 _index("org_id", "-completed_at", "-_id"),
-                _index("org_id", "session_id", "-completed_at"),
+                # most lines have no session: they are left out
+                _index("org_id", "session_id", "-completed_at", where={"session_id": {"$gt": ""}}),
                 _index("org_id", "custom_id"),
                 _PARKED,
             ),

@@ -183,14 +183,22 @@ async def test_operators_in_a_body_are_only_text(http: aiohttp.ClientSession) ->
 async def test_the_provider_follows_from_the_header(service: Any) -> None:
     member = await service.join("both", "openai", "anthropic")
     async with service.client(member) as client:
-        with pytest.raises(openai.BadRequestError, match="'openai', 'anthropic'"):
-            await create(client)
-        with pytest.raises(openai.BadRequestError, match="not available yet"):
-            await create(client, extra_headers={"floopy-provider": "anthropic"})
-        batch = await create(client, extra_headers={"floopy-provider": "openai"})
+        batches = [
+            await create(client, extra_headers={} if provider is None else {"floopy-provider": provider})
+            for provider in (None, "openai", "anthropic")
+        ]
 
-    assert batch.floopy["provider"] == "openai"
-    assert (await service.batch(batch.id))["provider"] == "openai"
+    assert [batch.floopy["provider"] for batch in batches] == ["openai", "openai", "anthropic"]
+    assert (await service.batch(batches[2].id))["provider"] == "anthropic"
+
+
+async def test_an_endpoint_the_chosen_provider_lacks_is_refused(service: Any) -> None:
+    member = await service.join("claude", "anthropic")
+    async with service.client(member) as client:
+        with pytest.raises(openai.BadRequestError, match="Supported values are: '/v1/chat/completions'"):
+            await create(client, endpoint="/v1/embeddings")
+
+    assert await service.count("batches") == 0
 
 
 async def test_without_an_account_no_batch_is_made(service: Any) -> None:

@@ -106,6 +106,7 @@ def test_the_metadata_message_says_what_was_found() -> None:
 OPENAI = {"_id": "acct_1", "provider": "openai"}
 OPENAI_TOO = {"_id": "acct_2", "provider": "openai"}
 ANTHROPIC = {"_id": "acct_3", "provider": "anthropic"}
+ANTHROPIC_TOO = {"_id": "acct_4", "provider": "anthropic"}
 
 
 @pytest.mark.parametrize(
@@ -115,9 +116,11 @@ ANTHROPIC = {"_id": "acct_3", "provider": "anthropic"}
         ([OPENAI, ANTHROPIC], "openai", OPENAI),
         ([OPENAI, ANTHROPIC], "anthropic", ANTHROPIC),
         ([OPENAI, OPENAI_TOO], "acct_2", OPENAI_TOO),
+        ([ANTHROPIC], None, ANTHROPIC),
+        ([ANTHROPIC, OPENAI], None, OPENAI),
     ],
 )
-def test_the_account_follows_from_the_header_or_is_the_only_one(
+def test_the_account_follows_from_the_header_or_is_the_only_one_or_the_default(
     accounts: list[dict[str, str]], wanted: str | None, chosen: dict[str, str]
 ) -> None:
     assert choose_account(accounts, wanted) is chosen
@@ -126,7 +129,8 @@ def test_the_account_follows_from_the_header_or_is_the_only_one(
 @pytest.mark.parametrize(
     ("accounts", "wanted", "named"),
     [
-        ([OPENAI, ANTHROPIC], None, "'openai', 'anthropic'"),
+        ([OPENAI, OPENAI_TOO, ANTHROPIC], None, "'acct_1' (openai), 'acct_2' (openai), 'anthropic'"),
+        ([ANTHROPIC, ANTHROPIC_TOO], None, "'acct_3' (anthropic), 'acct_4' (anthropic)"),
         ([OPENAI], "anthropic", "'openai'"),
         ([OPENAI, OPENAI_TOO], "openai", "'acct_1' (openai), 'acct_2' (openai)"),
         ([], None, "no provider account"),
@@ -141,9 +145,17 @@ def test_an_unclear_account_is_refused_with_the_choices(
     assert named in caught.value.message
 
 
-def test_a_provider_without_batches_is_refused() -> None:
-    with pytest.raises(BadRequest, match="not available yet"):
-        check_supported("anthropic", "/v1/chat/completions")
+@pytest.mark.parametrize(
+    "endpoint", ["/v1/embeddings", "/v1/completions", "/v1/responses", "/v1/moderations"]
+)
+def test_an_endpoint_the_provider_lacks_is_refused_with_those_it_has(endpoint: str) -> None:
+    check_supported("openai", endpoint)
+    with pytest.raises(BadRequest) as caught:
+        check_supported("anthropic", endpoint)
+
+    assert (caught.value.param, caught.value.code) == ("endpoint", "invalid_value")
+    assert f"for provider 'anthropic': '{endpoint}'" in caught.value.message
+    assert caught.value.message.endswith("Supported values are: '/v1/chat/completions'.")
 
 
 def test_the_fingerprint_ignores_spacing_and_order_but_not_the_provider() -> None:

@@ -26,9 +26,10 @@ from floopy_common.stores.submitting import SubmitStore
 from floopy_common.stores.summaries import SummaryStore
 from floopy_submitter.core.cutting import SegmentLimits, ShardLimits
 from floopy_submitter.core.input import ShardInput
-from floopy_submitter.core.orphans import OrphanKeeper, Sweeper, SweepTimes
+from floopy_submitter.core.orphans import OrphanKeeper, Sweeper
 from floopy_submitter.core.planner import PLANNING_STEPS, Planner
 from floopy_submitter.core.recovery import Recovery, SettleRule
+from floopy_submitter.core.search import Search, SearchTimes
 from floopy_submitter.core.slots import Slots
 from floopy_submitter.core.submit import Submitter, SubmitTimes
 from floopy_submitter.core.waiting import Backoff, Breaker
@@ -111,6 +112,11 @@ class Wiring:
         self._blobs = BlobStore(mongo)
         self._shards = SubmitStore(mongo, owner, settings.lease.ttl)
         self._orphans = OrphanStore(mongo)
+        self._search = Search(
+            shards=self._shards,
+            orphans=self._orphans,
+            times=SearchTimes(settings.submit.create_timeout, settings.lease.ttl, settings.submit.clock_skew),
+        )
         self._look_every = max(self._scan, settings.submit.settle_window / settings.submit.settle_looks)
         self._keeper = OrphanKeeper(
             orphans=self._orphans,
@@ -183,7 +189,7 @@ class Wiring:
         recovery = Recovery(
             shards=self._shards,
             batches=self._batches,
-            orphans=self._orphans,
+            search=self._search,
             providers=self._providers,
             keeper=self._keeper,
             slots=self._new_slots("recovery"),
@@ -192,7 +198,6 @@ class Wiring:
                 window=submit.settle_window,
                 looks=submit.settle_looks,
                 max_attempts=submit.max_attempts,
-                clock_skew=submit.clock_skew,
             ),
             first_look=self._settings.poll.min,
             announce=self._announce,
@@ -207,11 +212,12 @@ class Wiring:
         submit = self._settings.submit
         sweeper = Sweeper(
             shards=SweepStore(self._mongo),
+            search=self._search,
             providers=self._providers,
             keeper=self._keeper,
             slots=self._new_slots("sweep"),
             backoff=Backoff(self._look_every, max(self._look_every, submit.settle_window)),
-            times=SweepTimes(submit.sweep_for, submit.clock_skew),
+            sweep_for=submit.sweep_for,
         )
         self._add("sweep", sweeper.step)
         self._add("orphans", self._keeper.step)

@@ -86,6 +86,10 @@ class UnclearShards(Protocol):
     async def claim_search(self, shard: Document) -> Claim | None: ...
 
 
+class AttachedBatches(Protocol):
+    async def attached(self, provider_batch_ids: Collection[str]) -> set[str]: ...
+
+
 class GivenUpAttempts(Protocol):
     async def give_up_ended(self) -> bool: ...
 

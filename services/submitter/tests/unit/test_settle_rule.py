@@ -7,7 +7,7 @@ import pytest
 
 from floopy_submitter.core.recovery import SettleRule
 
-RULE = SettleRule(window=300, looks=3, max_attempts=3, clock_skew=60)
+RULE = SettleRule(window=300, looks=3, max_attempts=3)
 FENCED = datetime(2026, 11, 25, tzinfo=UTC)
 
 

@@ -56,7 +56,7 @@ async def count(mongo: Mongo, collection: str) -> int:
 
 
 async def test_first_start_makes_an_organisation_with_a_key(start: Start) -> None:
-    assert await start.up() == ["openai"]
+    assert await start.up() == ["anthropic", "openai"]
 
     [org] = await start.mongo.collection("orgs").find_all({})
     assert org["_id"] == start.state.org_id
@@ -64,12 +64,12 @@ async def test_first_start_makes_an_organisation_with_a_key(start: Start) -> Non
     assert await start.key_works()
 
 
-async def test_the_simulator_gets_a_made_up_key(start: Start) -> None:
-    await start.up(OPENAI_API_KEY="sk-real")
+async def test_the_simulator_gets_a_made_up_key_for_each_provider(start: Start) -> None:
+    await start.up(OPENAI_API_KEY="sk-real", ANTHROPIC_API_KEY="sk-ant-real")
 
-    [(provider, key)] = await start.accounts()
-    assert provider == "openai"
-    assert key.startswith("sk-made-up-")
+    accounts = await start.accounts()
+    assert sorted(provider for provider, _ in accounts) == ["anthropic", "openai"]
+    assert all(key.startswith("sk-made-up-") for _, key in accounts)
 
 
 async def test_a_second_start_changes_nothing(start: Start) -> None:
@@ -79,7 +79,7 @@ async def test_a_second_start_changes_nothing(start: Start) -> None:
     await start.up()
 
     assert (start.state.org_id, start.state.api_key, start.state.accounts) == before
-    assert [await count(start.mongo, name) for name in ("orgs", "api_keys", "provider_accounts")] == [1, 1, 1]
+    assert [await count(start.mongo, name) for name in ("orgs", "api_keys", "provider_accounts")] == [1, 1, 2]
 
 
 async def test_without_the_simulator_there_is_an_account_for_each_key(start: Start) -> None:
@@ -106,8 +106,9 @@ async def test_real_and_made_up_keys_never_meet(start: Start) -> None:
 
     await start.up()
 
-    [(_, key)] = await start.accounts()
-    assert key.startswith("sk-made-up-")
+    accounts = await start.accounts()
+    assert len(accounts) == 2
+    assert all(key.startswith("sk-made-up-") for _, key in accounts)
 
 
 @pytest.mark.parametrize("simulator", [True, False])
@@ -118,7 +119,8 @@ async def test_accounts_that_people_made_are_left_alone(start: Start, simulator:
 
     await start.up(simulator=simulator, OPENAI_API_KEY="sk-real")
 
-    assert await start.accounts() == [("openai", "sk-by-hand")]
+    accounts = await start.accounts()
+    assert [key for provider, key in accounts if provider == "openai"] == ["sk-by-hand"]
 
 
 async def test_a_revoked_key_is_replaced(start: Start) -> None:
@@ -140,7 +142,7 @@ async def test_another_secret_key_means_another_key_and_account(start: Start) ->
     await again.up()
 
     assert await again.key_works()
-    assert len(await again.accounts()) == 1
+    assert len(await again.accounts()) == 2
     assert await count(start.mongo, "orgs") == 1
 
 
@@ -154,4 +156,4 @@ async def test_an_empty_database_gets_a_new_organisation(start: Start, mongo: Mo
 
     assert start.state.org_id != gone
     assert await start.key_works()
-    assert len(await start.accounts()) == 1
+    assert len(await start.accounts()) == 2

@@ -10,9 +10,10 @@ SUPPORTED_ENDPOINTS: dict[str, tuple[str, ...]] = {
         "/v1/responses",
         "/v1/moderations",
     ),
-    "anthropic": (),
+    "anthropic": ("/v1/chat/completions",),
 }
-"""A provider with no endpoint can have accounts, but no batch runs on it yet."""
+DEFAULT_PROVIDER = "openai"
+"""Whose account a request means that names none: adding another account changes nothing for its sender."""
 
 
 def all_endpoints() -> tuple[str, ...]:

@@ -10,9 +10,12 @@ from floopy_common.chassis.mongo import Document, Mongo
 from floopy_common.chassis.secrets import Keyring
 from floopy_common.domain.errors import WrongKey
 from floopy_common.domain.line import LineAnswer
+from floopy_common.providers.anthropic.client import AnthropicBatches
+from floopy_common.providers.anthropic.policy import Policy
 from floopy_common.providers.anthropic.result import AnthropicResults
+from floopy_common.providers.api import Access
 from floopy_common.providers.http import Connections, open_connections
-from floopy_common.providers.openai.client import Access, OpenAiBatches
+from floopy_common.providers.openai.client import OpenAiBatches
 from floopy_common.providers.openai.result import OpenAiResults
 from floopy_common.providers.port import AccountMissing, BatchProvider
 from floopy_common.settings import ProvidersSettings, Settings
@@ -48,7 +51,13 @@ def _openai(access: Access, connections: Connections, settings: Settings) -> Bat
     return OpenAiBatches(access, connections, create_timeout=settings.submit.create_timeout)
 
 
-MAKERS: Mapping[str, MakeClient] = {"openai": _openai}
+def _anthropic(access: Access, connections: Connections, settings: Settings) -> BatchProvider:
+    version = settings.providers.anthropic.version or Policy.api_version
+    create_timeout = settings.submit.create_timeout
+    return AnthropicBatches(access, connections, version=version, create_timeout=create_timeout)
+
+
+MAKERS: Mapping[str, MakeClient] = {"openai": _openai, "anthropic": _anthropic}
 """A provider without an entry can have accounts, but nobody talks to it yet."""
 
 

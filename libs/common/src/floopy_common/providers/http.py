@@ -149,6 +149,7 @@ class StreamedBody(_Outgoing):
             raise
 
     async def _write(self, writer: AbstractStreamWriter) -> None:
+        self._allow(last=False)
         await writer.write(self._head)
         sent = 0
         async for chunk in self._chunks:
@@ -158,4 +159,34 @@ class StreamedBody(_Outgoing):
             await writer.write(chunk)
         if sent != self._content:
             raise WrongSize(f"{sent} of the announced {self._content} bytes")
+        self._allow(last=True)
         await writer.write(self._tail)
+
+    def _allow(self, *, last: bool) -> None:
+        """Runs before the first byte leaves, and with `last` before the tail does."""
+
+
+class GuardedStream(StreamedBody):
+    """A streamed body that `before_send` must let go, at its beginning and once more before its tail.
+
+    Without its tail it is no request at all: until `started` the other side cannot have carried it out.
+    """
+
+    def __init__(
+        self,
+        head: bytes,
+        chunks: AsyncIterator[bytes],
+        size: int,
+        tail: bytes,
+        content_type: str,
+        *,
+        before_send: Callable[[], None],
+    ) -> None:
+        super().__init__(head, chunks, size, tail, content_type)
+        self._before_send = before_send
+        self.started = False
+
+    @override
+    def _allow(self, *, last: bool) -> None:
+        self._before_send()
+        self.started = last

@@ -1,8 +1,8 @@
 """The port to a provider's native batch API: what every client can do, and the only ways it may fail."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
@@ -71,7 +71,10 @@ class ProviderError(FloopyError):
 
 
 class NotAccepted(ProviderError):  # noqa: N818 - says what happened
-    """The provider certainly has nothing of this call; `retryable` when the same call can succeed later."""
+    """The provider certainly has nothing of this call; `retryable` when the same call can succeed later.
+
+    `blocked`: not before somebody has seen to the account, its bill or its spending limit.
+    """
 
     def __init__(
         self,
@@ -82,11 +85,18 @@ class NotAccepted(ProviderError):  # noqa: N818 - says what happened
         retry_after: float | None = None,
         retryable: bool = False,
         queue_full: bool = False,
+        blocked: bool = False,
     ) -> None:
         super().__init__(message, status=status, retry_after=retry_after)
         self.code = code
         self.retryable = retryable
         self.queue_full = queue_full
+        self.blocked = blocked
+
+    @property
+    def too_large(self) -> bool:
+        """The input is more than the provider takes at once; a part of it may not be."""
+        return self.status == 413
 
 
 class Ambiguous(ProviderError):  # noqa: N818 - likewise
@@ -114,8 +124,9 @@ class AttemptInput:
 class CreateRequest:
     """One create call; `metadata` comes on top of the two keys by which the attempt is recognised.
 
-    `before_send` runs at the last moment before a byte of the request leaves: what it raises stops the call
-    and is raised by it.
+    `before_send` runs at the last moment before a byte of the request leaves, and of an `input`, which a
+    create carries where `prepare` gave no file id, once more before its last byte: what it raises stops the
+    call and is raised by it.
     """
 
     attempt_id: str
@@ -124,6 +135,35 @@ class CreateRequest:
     input_file_id: str | None
     before_send: Callable[[], None]
     metadata: dict[str, str] | None = None
+    input: AttemptInput | None = None
+
+
+Taken = Callable[[Collection[str]], Awaitable[set[str]]]
+"""Those of some provider batches that are known to be somebody else's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sought:
+    """What is known of an attempt whose provider batch, if there is one, was created at or after `since`.
+
+    By `until` it certainly was. `lines` is how many requests it has; those that are `taken` are not it.
+    """
+
+    attempt_id: str
+    nonce: str
+    input_file_id: str | None
+    lines: int
+    since: datetime
+    until: datetime
+    taken: Taken
+
+
+@dataclass
+class Found:
+    """`ours` are the attempt's for certain; of those that are only `possible` nothing says so, or not yet."""
+
+    ours: list[ProviderBatch] = field(default_factory=list)
+    possible: list[ProviderBatch] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -138,7 +178,7 @@ class BatchProvider(Protocol):
     """One account at one provider; no call is ever repeated by the client itself."""
 
     async def prepare(self, attempt: AttemptInput) -> str | None:
-        """Upload the input; its file id, None where a create carries its input itself.
+        """Upload the input; its file id, None where a create carries its input, which is then left unread.
 
         Raises NotAccepted when the provider refuses it, Unavailable when nobody knows: repeating is free.
         """
@@ -148,17 +188,22 @@ class BatchProvider(Protocol):
         """Create the provider batch. Raises NotAccepted or Ambiguous, and what `before_send` raises."""
         ...
 
-    async def find_attempt(
-        self, attempt_id: str, input_file_id: str | None, since: datetime
-    ) -> list[ProviderBatch]:
-        """Every provider batch of this attempt among those created at or after `since`.
+    async def find_attempt(self, sought: Sought) -> Found:
+        """The provider batches of an attempt.
 
-        An empty list means that a whole listing was read and nothing was there, Unavailable that none was.
+        Nothing found means that a whole listing was read and nothing was there, Unavailable that none was.
         """
         ...
 
     async def get(self, provider_batch_id: str) -> ProviderBatch:
         """Raises NotFound or Unavailable."""
+        ...
+
+    async def list_page(self, after: str | None) -> tuple[list[ProviderBatch], bool]:
+        """A page of the account's batches, newest first, and whether there are more behind it.
+
+        It begins with the newest, or right behind the batch of the id `after`. NotFound or Unavailable.
+        """
         ...
 
     async def cancel(self, provider_batch_id: str) -> ProviderBatch:

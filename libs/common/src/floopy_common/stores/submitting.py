@@ -306,6 +306,15 @@ class SubmitStore:
     async def get(self, shard_id: str) -> Document | None:
         return await self._shards.find_one({"_id": shard_id})
 
+    async def attached(self, provider_batch_ids: Collection[str]) -> set[str]:
+        """Those of the provider batches that a shard counts on, whichever account it runs on."""
+        rows = await self._shards.find_all(
+            # the type is what lets the partial index serve this
+            {"provider_batch_id": {"$in": list(provider_batch_ids), "$type": "string"}},
+            {"provider_batch_id": 1},
+        )
+        return {row["provider_batch_id"] for row in rows}
+
     async def defer(self, shard: Document, delay: float) -> None:
         """Do not offer a shard that nobody works on for `delay` seconds."""
         await self._shards.update_one(

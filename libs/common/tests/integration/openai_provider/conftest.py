@@ -8,8 +8,9 @@ from floopy_providers.account import Account
 from pydantic import SecretStr
 
 from floopy.simulation import OwnSimulator
+from floopy_common.providers.api import Access
 from floopy_common.providers.http import Connections, open_connections
-from floopy_common.providers.openai.client import Access, OpenAiBatches
+from floopy_common.providers.openai.client import OpenAiBatches
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,7 @@ async def test_a_redirect_is_not_followed(shared: OwnSimulator, account: Account
         client = account.client
         for call in (
             client.get("batch_1"),
-            client.find_attempt("att_1", None, account.since),
+            client.find_attempt(account.sought(None)),
             client.cancel("batch_1"),
             account.download("file-1"),
             client.delete_input("file-1"),

@@ -31,7 +31,7 @@ async def test_the_name_is_kept(shared: OwnSimulator, account: Account) -> None:
     file_id = await account.upload(lines_of(1), 'floopy-"odd".jsonl')
     await shared.fault("files.list", {"kind": "patch", "body": {}}, key=account.key)
 
-    listed = await account.client._read("/files", lambda body: body)  # the port has no listing of files
+    listed = await account.client._api.read("/files", lambda body: body)  # the port has no listing of files
 
     assert file_id.encode() in listed
     assert b'floopy-\\"odd\\".jsonl' in listed

@@ -23,7 +23,12 @@ from floopy_api.errors import BadRequest
 from floopy_api.ports import Document
 from floopy_common.domain.batch import BatchStatus
 from floopy_common.domain.plans import Plan
-from floopy_common.openai.endpoints import COMPLETION_WINDOWS, SUPPORTED_ENDPOINTS, all_endpoints
+from floopy_common.openai.endpoints import (
+    COMPLETION_WINDOWS,
+    DEFAULT_PROVIDER,
+    SUPPORTED_ENDPOINTS,
+    all_endpoints,
+)
 
 PROVIDER_HEADER = "floopy-provider"
 SESSION_HEADER = "floopy-session-id"
@@ -130,13 +135,18 @@ def _output_expiry(expiry: object) -> dict[str, Any] | None:
 
 
 def choose_account(accounts: list[Document], wanted: str | None) -> Document:
-    """The account a batch runs on: the one the header names by provider or id, else the only one there is."""
+    """The account a batch runs on: the one the header names by provider or id, else the only one there is,
+    else the only one at the default provider.
+    """
     if not accounts:
         raise BadRequest(
             "This organisation has no provider account, so no batch can run. Ask your operator to add one.",
             code="no_provider_account",
         )
     fitting = [account for account in accounts if wanted in {None, account["provider"], account["_id"]}]
+    if wanted is None and len(fitting) > 1:
+        default = [account for account in accounts if account["provider"] == DEFAULT_PROVIDER]
+        fitting = default if len(default) == 1 else fitting
     if len(fitting) == 1:
         return fitting[0]
     choices = _choices(fitting or accounts)
@@ -162,12 +172,9 @@ def _choices(accounts: list[Document]) -> str:
 
 def check_supported(provider: str, endpoint: str) -> None:
     """BadRequest unless batches on this endpoint run on this provider today."""
-    supported = SUPPORTED_ENDPOINTS.get(provider, ())
+    supported = SUPPORTED_ENDPOINTS[provider]
     if endpoint in supported:
         return
-    if not supported:
-        message = f"Batches on '{provider}' are not available yet."
-        raise BadRequest(message, param=PROVIDER_HEADER, code="unsupported_provider")
     choices = ", ".join(f"'{choice}'" for choice in supported)
     message = f"Invalid endpoint for provider '{provider}': '{endpoint}'. Supported values are: {choices}."
     raise BadRequest(message, param="endpoint", code="invalid_value")

@@ -2,8 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import timedelta
 
 from floopy_common.domain.shard import AttemptPhase
 from floopy_common.providers.port import (
@@ -13,6 +11,7 @@ from floopy_common.providers.port import (
     ProviderDirectory,
     ProviderError,
 )
+from floopy_submitter.core.search import Search
 from floopy_submitter.core.slots import Slots
 from floopy_submitter.core.waiting import Backoff
 from floopy_submitter.ports import Document, GivenUpAttempts, Hit, Orphans, Report
@@ -84,14 +83,6 @@ class OrphanKeeper:
         await self._orphans.seen(orphan, seen.status.value, counts, delay)
 
 
-@dataclass(frozen=True)
-class SweepTimes:
-    """Seconds: an attempt may leave a provider batch for `sweep_for`; clocks differ by `clock_skew`."""
-
-    sweep_for: float
-    clock_skew: float
-
-
 class Sweeper:
     """Looks for what given-up attempts may have left, long after anybody waits for it."""
 
@@ -99,18 +90,21 @@ class Sweeper:
         self,
         *,
         shards: GivenUpAttempts,
+        search: Search,
         providers: ProviderDirectory,
         keeper: OrphanKeeper,
         slots: Slots,
         backoff: Backoff,
-        times: SweepTimes,
+        sweep_for: float,
     ) -> None:
+        """`sweep_for`: seconds in which an attempt may still leave a provider batch."""
         self._shards = shards
+        self._search = search
         self._providers = providers
         self._keeper = keeper
         self._slots = slots
         self._backoff = backoff
-        self._times = times
+        self._sweep_for = sweep_for
 
     async def step(self) -> bool:
         """Start looks that are due and fit; True when anything was done."""
@@ -133,9 +127,10 @@ class Sweeper:
             provider = await self._providers.for_account(shard["account_id"])
             for attempt in shard["attempts"]:
                 if attempt["phase"] == AttemptPhase.ABANDONED.value:
-                    since = attempt["intent_at"] - timedelta(seconds=self._times.clock_skew)
-                    found = await provider.find_attempt(attempt["id"], attempt["input_file_id"], since)
-                    await self._keeper.note(shard, attempt["id"], self._strangers(shard, found), "late")
+                    found = await self._search.look(provider, shard, attempt)
+                    # what is only possible may be somebody else's, and is not ours to cancel
+                    late = [batch.id for batch in found.ours]
+                    await self._keeper.note(shard, attempt["id"], late, "late")
         except ProviderError as error:
             _log.warning(
                 "no sweep", extra={"event": "sweep_failed", "shard_id": shard["_id"], "cause": str(error)}
@@ -143,7 +138,4 @@ class Sweeper:
             return
         except AccountMissing:
             _log.warning("no account to sweep", extra={"event": "sweep_failed", "shard_id": shard["_id"]})
-        await self._shards.finish(shard, self._times.sweep_for)
-
-    def _strangers(self, shard: Document, found: Iterable[ProviderBatch]) -> list[str]:
-        return [batch.id for batch in found if batch.id != shard["provider_batch_id"]]
+        await self._shards.finish(shard, self._sweep_for)

@@ -9,6 +9,7 @@ from floopy_common.domain.errors import LeaseLost
 from floopy_common.domain.shard import AttemptPhase, ShardState
 from floopy_common.providers.port import AccountMissing, ProviderBatch, ProviderDirectory, ProviderError
 from floopy_submitter.core.orphans import OrphanKeeper
+from floopy_submitter.core.search import Search
 from floopy_submitter.core.slots import Slots
 from floopy_submitter.core.waiting import Backoff
 from floopy_submitter.ports import (
@@ -19,7 +20,6 @@ from floopy_submitter.ports import (
     Document,
     Hit,
     Hold,
-    Orphans,
     Report,
     UnclearShards,
 )
@@ -29,12 +29,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SettleRule:
-    """When an attempt that is not found may be given up; `window` and `clock_skew` in seconds."""
+    """When an attempt that is not found may be given up; `window` in seconds."""
 
     window: float
     looks: int
     max_attempts: int
-    clock_skew: float
 
     def is_over(self, shard: Document) -> bool:
         """Whether the look that has just shown nothing was the last one needed.
@@ -61,7 +60,7 @@ class Recovery:
         *,
         shards: UnclearShards,
         batches: BatchReader,
-        orphans: Orphans,
+        search: Search,
         providers: ProviderDirectory,
         keeper: OrphanKeeper,
         slots: Slots,
@@ -76,7 +75,7 @@ class Recovery:
     ) -> None:
         self._shards = shards
         self._batches = batches
-        self._orphans = orphans
+        self._search = search
         self._providers = providers
         self._keeper = keeper
         self._slots = slots
@@ -117,8 +116,7 @@ class Recovery:
         try:
             provider = await self._providers.for_account(shard["account_id"])
             attempt = shard["attempts"][-1]
-            since = attempt["intent_at"] - timedelta(seconds=self._rule.clock_skew)
-            found = await provider.find_attempt(attempt["id"], attempt["input_file_id"], since)
+            found = await self._search.look(provider, shard, attempt)
         except (ProviderError, AccountMissing) as error:
             _log.warning(
                 "no look for an unclear create",
@@ -127,22 +125,17 @@ class Recovery:
             failures = (shard["search"].get("failures") or 0) + 1
             await hold.no_look(self._pace.nth(failures))
             return
-        ours = await self._not_orphaned(shard, found)
-        if ours:
-            await self._adopt(hold, ours)
-        elif self._rule.is_over(shard):
+        if found.ours:
+            await self._adopt(hold, _oldest_first(found.ours), "adopted")
+        elif len(found.possible) == 1:
+            await self._adopt(hold, found.possible, "adopted_unproven")
+        elif not found.possible and self._rule.is_over(shard):
             await self._give_up(hold)
         else:
+            # several that may be ours: their results will tell, and until then nothing is spent again
             await hold.looked(self._pace.nth(attempt["looks"]))
 
-    async def _not_orphaned(self, shard: Document, found: list[ProviderBatch]) -> list[ProviderBatch]:
-        """Oldest first, without those that were decided against before."""
-        foreign = set(shard.get("foreign") or ())
-        orphaned = await self._orphans.known(shard["account_id"], [batch.id for batch in found])
-        ours = [batch for batch in found if batch.id not in foreign | orphaned]
-        return sorted(ours, key=lambda batch: (batch.created_at, batch.id))
-
-    async def _adopt(self, hold: Hold, ours: list[ProviderBatch]) -> None:
+    async def _adopt(self, hold: Hold, ours: list[ProviderBatch], resolution: str) -> None:
         shard = hold.shard
         kept, *others = ours
         if others:
@@ -151,8 +144,8 @@ class Recovery:
         batch = await self._batches.get(shard["batch_id"])
         if batch is None:
             raise LeaseLost(shard["_id"])
-        await hold.recorded(kept.id, self._announce(batch, shard["_id"]), self._first_look, "adopted")
-        self._report.resolved(shard["provider"], "adopted")
+        await hold.recorded(kept.id, self._announce(batch, shard["_id"]), self._first_look, resolution)
+        self._report.resolved(shard["provider"], resolution)
         self._hit("recovery.after_adopt")
 
     async def _give_up(self, hold: Hold) -> None:
@@ -165,3 +158,7 @@ class Recovery:
             extra={"event": "submit_given_up", "shard_id": shard["_id"], "operator": operator},
         )
         self._hit("recovery.after_abandon")
+
+
+def _oldest_first(batches: list[ProviderBatch]) -> list[ProviderBatch]:
+    return sorted(batches, key=lambda batch: (batch.created_at, batch.id))

@@ -27,10 +27,10 @@ async def first_organisation(
     state.org_id = await _org(OrgStore(mongo), state.org_id)
     state.api_key = await _api_key(ApiKeyStore(mongo, keyring), state.org_id, state.api_key)
     accounts = _Accounts(AccountStore(mongo, keyring), state.org_id, state)
-    for provider, endpoints in SUPPORTED_ENDPOINTS.items():
+    for provider in SUPPORTED_ENDPOINTS:
         made_up = SecretStr(f"sk-made-up-{state.org_id}")
         if simulator:
-            key = made_up if endpoints else None
+            key: SecretStr | None = made_up
         else:
             key = _given_key(provider)
             await accounts.give_up(provider, made_up)

@@ -46,16 +46,6 @@ class File(msgspec.Struct):
     id: str
 
 
-class ErrorDetail(msgspec.Struct):
-    message: str | None = None
-    code: str | int | None = None
-    type: str | None = None
-
-
-class ErrorAnswer(msgspec.Struct):
-    error: ErrorDetail
-
-
 def to_port(batch: Batch) -> ProviderBatch:
     """Raises ValueError for a moment that is none."""
     counts = batch.request_counts or _Counts()

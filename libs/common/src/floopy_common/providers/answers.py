@@ -8,7 +8,6 @@ import msgspec
 
 from floopy_common.chassis.redaction import redact
 from floopy_common.providers.http import read_bounded, retry_after
-from floopy_common.providers.openai.wire import ErrorAnswer, ErrorDetail
 from floopy_common.providers.port import Ambiguous, NotAccepted, NotFound, ProviderError, Unavailable
 
 NEVER_ACCEPTED = frozenset({400, 401, 403, 404, 413, 422, 429})
@@ -23,7 +22,19 @@ _BY_STATUS = {
 }
 """Said in our words: what the provider says may show parts of the key."""
 
-_decode_error = msgspec.json.Decoder(ErrorAnswer).decode
+
+class _Detail(msgspec.Struct):
+    message: str | None = None
+    code: str | int | None = None
+
+
+class _ErrorAnswer(msgspec.Struct):
+    """Both providers put what went wrong into `error`."""
+
+    error: _Detail
+
+
+_decode_error = msgspec.json.Decoder(_ErrorAnswer).decode
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,7 @@ class Refusal:
 
 async def read_refusal(response: aiohttp.ClientResponse, api_key: str) -> Refusal:
     """What a response that is no success says; a body that cannot be read changes nothing."""
-    detail = ErrorDetail() if response.status < 400 else await _read_detail(response)
+    detail = _Detail() if response.status < 400 else await _read_detail(response)
     code = None if detail.code is None else str(detail.code)
     return Refusal(
         status=response.status,
@@ -87,11 +98,11 @@ async def read_refusal(response: aiohttp.ClientResponse, api_key: str) -> Refusa
     )
 
 
-async def _read_detail(response: aiohttp.ClientResponse) -> ErrorDetail:
+async def _read_detail(response: aiohttp.ClientResponse) -> _Detail:
     try:
         return _decode_error(await read_bounded(response, _MAX_ERROR)).error
     except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return ErrorDetail()
+        return _Detail()
 
 
 def _message(status: int, said: str | None, api_key: str) -> str:
