@@ -10,7 +10,7 @@ import importlib
 
 from benchmarks.harness import Options, show
 
-NAMES = ("upload", "download", "end_to_end", "big", "many", "api", "translation")
+NAMES = ("upload", "download", "end_to_end", "settle", "big", "many", "api", "translation")
 
 
 def main() -> None:

@@ -56,6 +56,18 @@ async def one_round(system: System, path: Path) -> tuple[float, float]:
     await system.simulator("config", {"auto": False})
     started = time.monotonic()
     batch_id = await system.create(file_id)
+    await submission(system, batch_id)
+    submit = time.monotonic() - started
+    upstream = await executed(system)
+    started = time.monotonic()
+    for provider_batch in upstream:
+        await system.simulator(f"batches/{provider_batch}/advance", {"to": "completed"})
+    await system.balanced(batch_id, 600)
+    return submit, time.monotonic() - started
+
+
+async def submission(system: System, batch_id: str) -> None:
+    """Return once every shard of the batch is with the provider."""
 
     async def submitted() -> bool:
         batch = await system.batch(batch_id)
@@ -65,18 +77,16 @@ async def one_round(system: System, path: Path) -> tuple[float, float]:
         return batch["status"] == "in_progress" and set(shards) == {"submitted"}
 
     await until(submitted, 300, "submission")
-    submit = time.monotonic() - started
+
+
+async def executed(system: System) -> list[str]:
+    """The provider batches that run, their lines answered and only their end not announced."""
     ledger = await system.simulator("ledger")
-    upstream = [
-        b["id"] for b in ledger["batches"] if b["status"] in {"validating", "in_progress", "finalizing"}
-    ]
+    running = {"validating", "in_progress", "finalizing"}
+    upstream = [batch["id"] for batch in ledger["batches"] if batch["status"] in running]
     for provider_batch in upstream:
         await system.simulator(f"batches/{provider_batch}/advance", {"to": "finalizing"})
-    started = time.monotonic()
-    for provider_batch in upstream:
-        await system.simulator(f"batches/{provider_batch}/advance", {"to": "completed"})
-    await system.balanced(batch_id, 600)
-    return submit, time.monotonic() - started
+    return upstream
 
 
 def _keep_peaks(peaks: dict[str, Usage], usage: dict[str, Usage]) -> None:
