@@ -8,10 +8,21 @@ from aiohttp import web
 from floopy_api.core.authentication import Authenticator
 from floopy_api.core.batches import BY, FAILPOINTS, Batches, BatchPorts
 from floopy_api.core.files import Files
+from floopy_api.core.models import Models
 from floopy_api.core.refresh import Refresher
 from floopy_api.core.uploads import FAILPOINTS as UPLOAD_FAILPOINTS
 from floopy_api.core.uploads import UploadLimits, UploadPorts, Uploads
-from floopy_api.handlers.keys import AUTHENTICATOR, BATCHES, BLOBS, BYTES, FILES, MAX_UPLOAD, TRAFFIC, UPLOADS
+from floopy_api.handlers.keys import (
+    AUTHENTICATOR,
+    BATCHES,
+    BLOBS,
+    BYTES,
+    FILES,
+    MAX_UPLOAD,
+    MODELS,
+    TRAFFIC,
+    UPLOADS,
+)
 from floopy_api.handlers.routes import new_app
 from floopy_api.ports import Wake
 from floopy_common.chassis import failpoints
@@ -23,6 +34,8 @@ from floopy_common.chassis.probes import Probes
 from floopy_common.chassis.producer import open_producer
 from floopy_common.chassis.runtime import service_runtime
 from floopy_common.chassis.secrets import Keyring, is_api_key
+from floopy_common.providers.models import BatchModels
+from floopy_common.providers.pricing import PriceTable
 from floopy_common.settings import ApiSettings, Settings
 from floopy_common.stores.accounts import AccountStore
 from floopy_common.stores.api_keys import ApiKeyStore
@@ -98,12 +111,15 @@ def compose(settings: Settings, mongo: Mongo, probes: Probes, wake: Wake) -> web
         now=clock.now,
         hit=hit,
     )
+    accounts = AccountStore(mongo, keyring)
+    catalogue = BatchModels(PriceTable(), settings.providers.anthropic.models)
+    app[MODELS] = Models(accounts, catalogue, now=clock.now)
     app[BATCHES] = Batches(
         BatchPorts(
             batches=BatchStore(mongo),
             files=files,
             pins=blobs,
-            accounts=AccountStore(mongo, keyring),
+            accounts=accounts,
             orgs=OrgStore(mongo),
             caps=CapStore(mongo),
         ),

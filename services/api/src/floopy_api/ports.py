@@ -33,6 +33,14 @@ class Caps(Protocol):
     async def used(self, org_id: str, month: str) -> int: ...
 
 
+class ModelCatalogue(Protocol):
+    """Which models a provider batches."""
+
+    def list(self, provider: str, at: datetime) -> list[str]: ...
+
+    def knows(self, provider: str, model: str, at: datetime) -> bool: ...
+
+
 class FileStore(Protocol):
     async def insert(self, file: Document) -> bool: ...
 

@@ -9,6 +9,7 @@ The table is the installed package's; nothing is ever fetched. A rate's `flag` s
     pricing_missing      no price is known; the rates are null
 """
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -30,6 +31,8 @@ _HALF_PRICE = frozenset({"openai", "anthropic"})
 _CACHED_AT_LIST = frozenset({"openai"})
 """Whose batches pay cached input at the list price, unless half of the price of fresh input is less."""
 _HALF_OF = Decimal("0.5")
+_FINE_TUNED = re.compile(r"^ft:|\.ft-")
+"""Rows that stand for everybody's own models, whose names nobody else has."""
 
 
 class PriceTable:
@@ -55,10 +58,34 @@ class PriceTable:
             return Rates(None, None, None, MISSING)
         return _halved(_to_rates(found.get_prices(at), HALF), cached_at_list=provider in _CACHED_AT_LIST)
 
+    def batch_models(self, provider: str, at: datetime) -> list[str]:
+        """Ids of the models the provider batches, by name, without patterns for fine-tuned ones."""
+        known = self._providers.get(provider)
+        models = () if known is None else known.models
+        return sorted(
+            model.id for model in models if not _FINE_TUNED.search(model.id) and _is_batched(model, at)
+        )
+
+    def is_batched(self, provider: str, model: str, at: datetime) -> bool:
+        """Whether the provider batches what this name stands for: a model, a snapshot, a fine-tuned one."""
+        known = self._providers.get(provider)
+        found = None if known is None else known.find_model(model)
+        return found is not None and _is_batched(found, at)
+
 
 def price_version() -> str:
     """The installed price table."""
     return f"{_PACKAGE}-{version(_PACKAGE)}"
+
+
+def _is_batched(model: ModelInfo, at: datetime) -> bool:
+    """Whether there is a price for batches, or for input alone: embeddings have no batch price in the table.
+
+    Models that make images have batch prices too, for endpoints that no batch here takes.
+    """
+    prices = model.get_prices(at)
+    embeds = prices.input_mtok is not None and prices.output_mtok is None
+    return prices.input_image_mtok is None and (embeds or _has_batch_price(model, at))
 
 
 def _has_batch_price(model: ModelInfo, at: datetime) -> bool:

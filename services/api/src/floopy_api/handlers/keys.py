@@ -7,6 +7,7 @@ from aiohttp import web
 from floopy_api.core.authentication import Authenticator, Caller
 from floopy_api.core.batches import Batches
 from floopy_api.core.files import Files
+from floopy_api.core.models import Models
 from floopy_api.core.uploads import Uploads
 from floopy_api.handlers.traffic import Traffic
 from floopy_api.ports import Bytes
@@ -24,6 +25,7 @@ class Passage:
 AUTHENTICATOR: web.AppKey[Authenticator] = web.AppKey("authenticator", Authenticator)
 FILES: web.AppKey[Files] = web.AppKey("files", Files)
 UPLOADS: web.AppKey[Uploads] = web.AppKey("uploads", Uploads)
+MODELS: web.AppKey[Models] = web.AppKey("models", Models)
 BATCHES: web.AppKey[Batches] = web.AppKey("batches", Batches)
 BLOBS: web.AppKey[BlobStore] = web.AppKey("blobs", BlobStore)
 BYTES: web.AppKey[Bytes] = web.AppKey("bytes", Bytes)

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from floopy_api.handlers import batches, content, files, uploads
+from floopy_api.handlers import batches, content, files, models, uploads
 from floopy_api.handlers.keys import TRAFFIC
 from floopy_api.handlers.middleware import answer_errors, authenticate, observe
 from floopy_api.handlers.reading import MAX_JSON, wait_to_be_asked
@@ -26,6 +26,8 @@ def new_app(probes: Probes) -> web.Application:
     route("POST", "/v1/uploads/{upload_id}/parts", uploads.add_part, expect_handler=wait_to_be_asked)
     route("POST", "/v1/uploads/{upload_id}/complete", uploads.complete_upload)
     route("POST", "/v1/uploads/{upload_id}/cancel", uploads.cancel_upload)
+    route("GET", "/v1/models", models.list_models)
+    route("GET", "/v1/models/{model:.+}", models.get_model)
     route("POST", "/v1/batches", batches.create_batch)
     route("GET", "/v1/batches", batches.list_batches)
     route("GET", "/v1/batches/{batch_id}", batches.get_batch)

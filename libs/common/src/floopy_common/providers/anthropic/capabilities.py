@@ -153,11 +153,19 @@ class ModelTable:
 
 def row_of(model_id: str) -> Capabilities:
     """The row of a model or of its dated snapshot; the most restrictive one where there is none."""
+    return ROWS.get(_row_name(model_id), MOST_RESTRICTIVE)
+
+
+def is_described(model_id: str) -> bool:
+    """Whether a model or the one it is a snapshot of has a row."""
+    return _row_name(model_id) in ROWS
+
+
+def _row_name(model_id: str) -> str:
     if model_id in ROWS:
-        return ROWS[model_id]
+        return model_id
     snapshot = _SNAPSHOT.search(model_id)
-    base = model_id[: snapshot.start()] if snapshot and snapshot.end() == len(model_id) else ""
-    return ROWS.get(base, MOST_RESTRICTIVE)
+    return model_id[: snapshot.start()] if snapshot and snapshot.end() == len(model_id) else ""
 
 
 def overlay(row: Capabilities, document: Mapping[str, Any]) -> Capabilities:
