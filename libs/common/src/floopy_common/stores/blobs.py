@@ -28,6 +28,9 @@ INSERTS_IN_FLIGHT = 2
 READ_BATCH = 1024 * 1024
 """Bytes asked of the database at once: what a slow reader holds."""
 
+READ_AT_ONCE = 16 * 1024 * 1024
+"""What the database answers with at most: one round trip for any range that is read in one piece."""
+
 BytesLike = bytes | bytearray | memoryview
 
 
@@ -248,8 +251,8 @@ class BlobStore:
             raise BlobCorrupt(f"chunk {number} of {blob['_id']} is missing")
 
     async def read_bytes(self, blob_id: str, offset: int = 0, length: int | None = None) -> bytes:
-        """The same in one piece: for what is known to be small."""
-        async with aclosing(self.read(blob_id, offset, length)) as pieces:
+        """The same in one piece, asked for at once: for what is known to be small."""
+        async with aclosing(self.read(blob_id, offset, length, READ_AT_ONCE)) as pieces:
             return b"".join([piece async for piece in pieces])
 
     async def _live(self, blob_id: str) -> Document | None:

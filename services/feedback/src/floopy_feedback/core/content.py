@@ -27,28 +27,52 @@ class Exchange(NamedTuple):
     failure: str | None = None
 
 
-class _Span(NamedTuple):
+class _Span:
     """A range of one blob; an empty `blob` stands for bodies that came with their events."""
 
-    blob: str
-    start: int
-    stop: int
+    __slots__ = ("blob", "start", "stop")
 
-    def with_body(self, content: Content) -> "_Span | None":
-        """This span and the body; None when they do not belong into one read."""
-        body = _span(content)
-        if not body.blob or not self.blob:
-            return self if body.blob == self.blob else None
-        gap = body.start - self.stop
-        if body.blob != self.blob or not 0 <= gap <= MAX_GAP or body.stop - self.start > MAX_READ:
-            return None
-        return _Span(self.blob, self.start, body.stop)
+    def __init__(self, content: Content) -> None:
+        inline = content.body is not msgspec.UNSET
+        self.blob = "" if inline else content.blob
+        self.start = content.offset
+        self.stop = content.offset + content.length
+
+    def has_room_for(self, content: Content) -> bool:
+        """Whether the body belongs into the same read."""
+        if content.body is not msgspec.UNSET or not self.blob:
+            return content.body is not msgspec.UNSET and not self.blob
+        gap = content.offset - self.stop
+        stop = content.offset + content.length
+        return content.blob == self.blob and 0 <= gap <= MAX_GAP and stop - self.start <= MAX_READ
+
+    def add(self, content: Content) -> None:
+        self.stop = content.offset + content.length
 
 
-class _Run(NamedTuple):
-    lines: list[LineCompleted]
-    request: _Span
-    response: _Span
+class _Run:
+    """Lines whose bodies are read together: one range for the requests, one for the responses."""
+
+    __slots__ = ("_alone", "lines", "request", "response")
+
+    def __init__(self, line: LineCompleted) -> None:
+        asked, answered = line.request, _response(line)
+        self.lines = [line]
+        self.request = _Span(asked)
+        self.response = _Span(answered)
+        self._alone = bool(asked.continued or answered.continued)
+
+    def add(self, line: LineCompleted) -> bool:
+        """Take another line; False when its bodies do not belong here."""
+        asked, answered = line.request, _response(line)
+        if self._alone or asked.continued or answered.continued:
+            return False
+        if not (self.request.has_room_for(asked) and self.response.has_room_for(answered)):
+            return False
+        self.lines.append(line)
+        self.request.add(asked)
+        self.response.add(answered)
+        return True
 
 
 async def read_exchanges(blobs: Blobs, lines: Iterable[LineCompleted]) -> AsyncIterator[Exchange]:
@@ -61,30 +85,13 @@ async def read_exchanges(blobs: Blobs, lines: Iterable[LineCompleted]) -> AsyncI
 def _runs(lines: Iterable[LineCompleted]) -> Iterator[_Run]:
     run: _Run | None = None
     for line in lines:
-        longer = None if run is None else _extended(run, line)
-        if run is not None and longer is None:
+        if run is not None and run.add(line):
+            continue
+        if run is not None:
             yield run
-        run = longer or _Run([line], _span(line.request), _span(_response(line)))
+        run = _Run(line)
     if run is not None:
         yield run
-
-
-def _extended(run: _Run, line: LineCompleted) -> _Run | None:
-    alone = (line, run.lines[0])
-    if any(one.request.continued or _response(one).continued for one in alone):
-        return None
-    request = run.request.with_body(line.request)
-    response = run.response.with_body(_response(line))
-    if request is None or response is None:
-        return None
-    run.lines.append(line)
-    return _Run(run.lines, request, response)
-
-
-def _span(content: Content) -> _Span:
-    if content.body is not msgspec.UNSET:
-        return _Span("", 0, 0)
-    return _Span(content.blob, content.offset, content.offset + content.length)
 
 
 def _response(line: LineCompleted) -> Content:
