@@ -15,6 +15,7 @@ async def upload(client: AsyncOpenAI, content: bytes = LINE, name: str = "in.jso
     return (await client.files.create(file=(name, content), purpose="batch")).id
 
 
+@pytest.mark.surface("1.1 default expiry of batch; 1.2 every field; 1.2 status; 9.1")
 async def test_an_upload_is_processed_at_once_and_comes_back_byte_for_byte(client: AsyncOpenAI) -> None:
     content = LINE + random.Random(1).randbytes(3_000_000)
 
@@ -27,6 +28,7 @@ async def test_an_upload_is_processed_at_once_and_comes_back_byte_for_byte(clien
     assert (await client.files.content(file.id)).content == content
 
 
+@pytest.mark.surface("1.1 expires_after by the SDK; 9.1")
 async def test_a_lifetime_is_honoured(client: AsyncOpenAI) -> None:
     file = await client.files.create(
         file=("in.jsonl", LINE), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3_600}
@@ -46,6 +48,7 @@ async def test_an_expired_file_is_unknown(service: Any, client: AsyncOpenAI) -> 
     assert [f async for f in client.files.list()] == []
 
 
+@pytest.mark.surface("1.1 upload-time content check; 5 not .jsonl for batch")
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"[1]\n", b"custom_id,url\n"])
 async def test_what_is_no_jsonl_is_refused_and_leaves_nothing(
     service: Any, client: AsyncOpenAI, content: bytes
@@ -62,6 +65,7 @@ async def test_what_is_no_jsonl_is_refused_and_leaves_nothing(
     await service.stores_nothing()
 
 
+@pytest.mark.surface("1.3 purpose, limit, order, after; has_more ends the SDK's paging")
 async def test_lists_page_in_both_orders_and_by_purpose(client: AsyncOpenAI) -> None:
     ids = [await upload(client) for _ in range(5)]
     other = (await client.files.create(file=("x", b"anything"), purpose="user_data")).id
@@ -70,6 +74,7 @@ async def test_lists_page_in_both_orders_and_by_purpose(client: AsyncOpenAI) -> 
     assert [f.id async for f in client.files.list(limit=2, order="asc")] == [*ids, other]
 
 
+@pytest.mark.surface("1.3 the five keys; an empty page")
 async def test_a_page_says_where_it_begins_and_ends(client: AsyncOpenAI, http: aiohttp.ClientSession) -> None:
     ids = [await upload(client) for _ in range(3)]
 
@@ -84,6 +89,7 @@ async def test_a_page_says_where_it_begins_and_ends(client: AsyncOpenAI, http: a
     assert behind["has_more"] is False
 
 
+@pytest.mark.surface("1.3 limit, order, after; 5 limit out of range, not an integer, unknown after")
 @pytest.mark.parametrize(
     ("query", "param", "code"),
     [
@@ -103,6 +109,7 @@ async def test_wrong_queries_are_named(
     assert (answer.status, error["param"], error["code"]) == (400, param, code)
 
 
+@pytest.mark.surface("1.4 delete; 5 unknown file id")
 async def test_a_deleted_file_is_unknown_but_can_be_paged_from(client: AsyncOpenAI) -> None:
     first, second = await upload(client), await upload(client)
 
@@ -115,6 +122,7 @@ async def test_a_deleted_file_is_unknown_but_can_be_paged_from(client: AsyncOpen
     assert [f.id async for f in client.files.list(after=second)] == [first]
 
 
+@pytest.mark.surface("1.5 Range")
 async def test_any_range_is_served(client: AsyncOpenAI, http: aiohttp.ClientSession) -> None:
     content = LINE + random.Random(2).randbytes(1_000_000)
     url = f"/v1/files/{await upload(client, content)}/content"
@@ -132,6 +140,7 @@ async def test_any_range_is_served(client: AsyncOpenAI, http: aiohttp.ClientSess
             assert answer.headers["Content-Range"] == f"bytes {start}-{end - 1}/{len(content)}"
 
 
+@pytest.mark.surface("1.5 Range")
 async def test_a_range_behind_the_end_is_refused(client: AsyncOpenAI, http: aiohttp.ClientSession) -> None:
     url = f"/v1/files/{await upload(client)}/content"
 
@@ -141,6 +150,7 @@ async def test_a_range_behind_the_end_is_refused(client: AsyncOpenAI, http: aioh
         assert (await answer.json())["error"]["type"] == "invalid_request_error"
 
 
+@pytest.mark.surface("1.5 Content-Type, Content-Length, no transfer encoding")
 async def test_content_is_never_anything_a_browser_would_run(
     client: AsyncOpenAI, http: aiohttp.ClientSession
 ) -> None:
@@ -154,6 +164,7 @@ async def test_content_is_never_anything_a_browser_would_run(
         assert "Transfer-Encoding" not in answer.headers
 
 
+@pytest.mark.surface("1.5 ETag")
 async def test_an_unchanged_file_is_not_sent_again(client: AsyncOpenAI, http: aiohttp.ClientSession) -> None:
     url = f"/v1/files/{await upload(client)}/content"
     async with http.get(url) as answer:
@@ -167,6 +178,7 @@ async def test_an_unchanged_file_is_not_sent_again(client: AsyncOpenAI, http: ai
         assert answer.status == 206
 
 
+@pytest.mark.surface("1.5 Range over a file of several parts")
 async def test_a_file_of_several_ranges_is_one_file(
     service: Any, alice: Any, client: AsyncOpenAI, http: aiohttp.ClientSession
 ) -> None:

@@ -38,6 +38,7 @@ async def post(http: aiohttp.ClientSession, body: Any, **headers: str) -> tuple[
     return answer.status, decoded.get("error", decoded)
 
 
+@pytest.mark.surface("1.1 part order is free")
 @pytest.mark.parametrize("body", [PURPOSE + FILE + END, FILE + PURPOSE + END])
 async def test_the_purpose_may_come_before_or_after_the_file(
     http: aiohttp.ClientSession, body: bytes
@@ -110,6 +111,7 @@ async def test_a_compressed_part_is_refused(http: aiohttp.ClientSession) -> None
     assert (await post(http, body))[0] == 415
 
 
+@pytest.mark.surface("1.1 size of a file")
 async def test_the_largest_file_is_taken(http: aiohttp.ClientSession) -> None:
     largest = LINE + b"x" * (MAX_UPLOAD - len(LINE))
 
@@ -123,6 +125,7 @@ async def _in_pieces(*pieces: bytes) -> AsyncIterator[bytes]:
         yield piece
 
 
+@pytest.mark.surface("5 body too large")
 async def test_a_larger_file_is_refused_by_its_bytes(service: Any, http: aiohttp.ClientSession) -> None:
     too_large = LINE + b"x" * (MAX_UPLOAD - len(LINE) + 1)
 
@@ -158,6 +161,7 @@ async def status_of(reader: asyncio.StreamReader) -> int:
     return int(line.split()[1])
 
 
+@pytest.mark.surface("5 body too large; 9.18")
 async def test_a_larger_file_is_refused_by_its_announced_length_alone(service: Any, alice: Any) -> None:
     async with raw(service, alice, "Content-Length: 201000000", "Expect: 100-continue") as (reader, _):
         assert await status_of(reader) == 413
@@ -173,6 +177,7 @@ async def test_a_client_that_waits_to_be_asked_is_asked(service: Any, alice: Any
         assert await status_of(reader) == 200
 
 
+@pytest.mark.surface("1.1 a client that leaves in the middle leaves nothing")
 @pytest.mark.parametrize("framing", ["Content-Length: 3900000", "Transfer-Encoding: chunked"])
 async def test_a_client_that_leaves_in_the_middle_leaves_nothing(
     service: Any, alice: Any, framing: str

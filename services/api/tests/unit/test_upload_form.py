@@ -22,14 +22,17 @@ def refused(**fields: str) -> BadRequest:
     return caught.value
 
 
+@pytest.mark.surface("1.1 default expiry")
 def test_a_batch_input_lives_thirty_days_by_default() -> None:
     assert wish() == Wish("in.jsonl", "batch", 2_592_000)
 
 
+@pytest.mark.surface("1.1 default expiry")
 def test_other_purposes_live_for_ever_and_hold_anything() -> None:
     assert wish(b"\x00 anything", purpose="user_data").lifetime is None
 
 
+@pytest.mark.surface("1.1 expires_after in bracket keys and as JSON")
 @pytest.mark.parametrize(
     "fields",
     [
@@ -41,6 +44,7 @@ def test_a_lifetime_may_be_asked_for_in_two_forms(fields: dict[str, str]) -> Non
     assert wish(**fields).lifetime == 3_600
 
 
+@pytest.mark.surface("1.1 purpose; expires_after: both fields, 3600..2592000; 5 bad purpose")
 @pytest.mark.parametrize(
     ("fields", "param", "code"),
     [
@@ -81,6 +85,7 @@ def test_wrong_fields_are_named(fields: dict[str, str], param: str, code: str) -
     assert (refusal.param, refusal.code) == (param, code)
 
 
+@pytest.mark.surface("1.1 file and purpose are required")
 def test_a_missing_file_or_purpose_is_named() -> None:
     with pytest.raises(BadRequest) as no_file:
         wish(filename=None)
@@ -90,6 +95,7 @@ def test_a_missing_file_or_purpose_is_named() -> None:
     assert (no_file.value.param, no_purpose.value.param) == ("file", "purpose")
 
 
+@pytest.mark.surface("1.1 filename")
 @pytest.mark.parametrize(
     ("sent", "kept"),
     [
