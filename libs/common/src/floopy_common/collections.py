@@ -111,9 +111,7 @@ COLLECTIONS: dict[str, CollectionSpec] = {
             (
                 _index("batch_id", "plan_id", "no"),
                 _index("state", "poll.next_at", "account_id"),
-                _index(
-                    "account_id", "submitted_at", where={"state": {"$in": ["submitted", "cancelling"]}}
-                ),
+                _index("account_id", "submitted_at", where={"state": {"$in": ["submitted", "cancelling"]}}),
                 _index("state", "waiting.next_attempt_at"),
                 _index("state", "queued_since", "created_at", "_id"),
                 _index("account_id", "provider_batch_id"),

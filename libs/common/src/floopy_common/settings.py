@@ -104,6 +104,18 @@ class AnthropicSettings(ProviderSettings):
         default=False,
         description="Cache what lines share (system, tools) for an hour; writing it costs twice its input.",
     )
+    shard_lines: int = Field(
+        default=5_000,
+        ge=1,
+        le=100_000,
+        description="Most requests of a message batch; its counts show at its end.",
+    )
+    shard_bytes: int = Field(
+        default=64_000_000, ge=1, le=256_000_000, description="Most bytes of a message batch's requests."
+    )
+    file_bytes: int = Field(
+        default=20 * MIB, ge=0, description="Most bytes of files that one request may refer to by id."
+    )
     models: dict[str, AnthropicModelSettings] = Field(
         default_factory=dict,
         description="By model name, as JSON: the id to send, and what goes over the bundled table.",
@@ -212,6 +224,9 @@ class PollSettings(_Group):
     scan: float = Field(default=0.2, gt=0, description="Seconds between two scans for due looks.")
     concurrency: int = Field(
         default=16, ge=1, description="Provider batches one reconciler looks at at the same time."
+    )
+    listing_from: int = Field(
+        default=8, ge=2, description="Due looks of an account from which on its list of batches is read."
     )
 
 

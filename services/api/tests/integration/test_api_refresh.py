@@ -169,7 +169,7 @@ async def test_a_look_that_is_due_sooner_is_not_put_off(service: Any, client: As
     await RefreshStore(service.mongo).ask(batch_id, 0.25)
 
     (shard,) = await shards_of(service, batch_id)
-    assert shard["poll"]["next_at"] == LONG_AGO
+    assert shard["poll"]["next_at"] <= LONG_AGO
     assert shard["poll"]["asked_at"] > LONG_AGO
 
 

@@ -24,6 +24,7 @@ from floopy_common.stores.batches import BatchStore
 from floopy_common.stores.blobs import BlobStore
 from floopy_common.stores.files import FileStore
 from floopy_common.stores.finishing import AttemptInputStore, PlannedLines, SegmentProgressStore, TurnStore
+from floopy_common.stores.listings import ListingStore
 from floopy_common.stores.polling import EndingStore, PollStore
 from floopy_common.stores.segments import SegmentInputs, SegmentStore
 from floopy_common.stores.summaries import SummaryStore
@@ -34,12 +35,14 @@ from floopy_reconciler.core.audit import Auditor, AuditTimes
 from floopy_reconciler.core.cleanup import Cleanup, CleanupTimes
 from floopy_reconciler.core.emit import Emitter, Gate
 from floopy_reconciler.core.finalise import Finaliser
+from floopy_reconciler.core.listing import Lister
 from floopy_reconciler.core.look import Pace
 from floopy_reconciler.core.materials import Materials
-from floopy_reconciler.core.poll import Poller, Pool, Pools
+from floopy_reconciler.core.poll import Collector, Poller, Pool, Pools
 from floopy_reconciler.core.recount import Recount
 from floopy_reconciler.core.refuse import Backoff, Refuser
 from floopy_reconciler.core.retry import RetryPolicy
+from floopy_reconciler.core.schedule import Schedule
 from floopy_reconciler.core.segments import SegmentWorker
 from floopy_reconciler.core.settle import Patience, Settler
 from floopy_reconciler.core.sweep import Sweeper, SweepTimes
@@ -209,7 +212,9 @@ async def open_pools(settings: Settings, bells: Bells) -> AsyncIterator[Pools]:
     wake = bells.ring("looks")
     looks, downloads = settings.poll.concurrency, settings.settle.concurrency
     pools = Pools(
-        looks=Pool(looks, max(1, looks // 2), wake), downloads=Pool(downloads, max(1, downloads // 2), wake)
+        looks=Pool(looks, max(1, looks // 2), wake),
+        listings=Pool(max(1, looks // 2), 1, wake),
+        downloads=Pool(downloads, max(1, downloads // 2), wake),
     )
     try:
         yield pools
@@ -261,11 +266,13 @@ def looks_loop(base: Base, pools: Pools) -> Loop:
         now=base.clock.now,
         hit=base.hit,
     )
+    collector = Collector(settler, pools.downloads)
     poller = Poller(
         shards=polls,
         providers=base.providers,
-        settler=settler,
-        pools=pools,
+        collector=collector,
+        listings=lister(base, pools, collector, polls),
+        pool=pools.looks,
         pace=Pace(settings.poll.min, settings.poll.max),
         claim_for=settings.lease.ttl,
         changed=base.changed,
@@ -274,6 +281,28 @@ def looks_loop(base: Base, pools: Pools) -> Loop:
         hit=base.hit,
     )
     return Loop("looks", poller.step, settings.poll.scan)
+
+
+def lister(base: Base, pools: Pools, collector: Collector, polls: PollStore) -> Lister:
+    settings = base.settings
+    listings = ListingStore(base.mongo, base.owner, settings.lease.ttl)
+    return Lister(
+        schedule=Schedule(
+            listings=listings,
+            jobs=pools.listings,
+            threshold=settings.poll.listing_from,
+            interval=settings.poll.scan / 2,
+            longest=settings.poll.max,
+            monotonic=base.clock.monotonic,
+        ),
+        listed=listings,
+        shards=polls,
+        providers=base.providers,
+        collector=collector,
+        pace=Pace(settings.poll.min, settings.poll.max),
+        changed=base.changed,
+        reports=base.reports,
+    )
 
 
 def turns_loop(base: Base) -> Loop:

@@ -1,5 +1,7 @@
 """Metrics of the reconciler; labels are words of the product, never organisations or batches."""
 
+from collections.abc import Sequence
+
 from prometheus_client import Counter, Histogram
 
 from floopy_common.domain.batch import BatchStatus
@@ -9,9 +11,12 @@ from floopy_common.domain.shard import ShardEnd
 _LATE = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0)
 _LONG = (0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0)
 
-LOOKS = Counter("floopy_looks_total", "Looks at provider batches.", ["outcome"])
+LOOKS = Counter("floopy_looks_total", "Looks at provider batches, by their own or in a list.", ["outcome"])
 LOOK_LATENESS = Histogram(
     "floopy_look_lateness_seconds", "How long after it was due a look began.", buckets=_LATE
+)
+LISTING_PAGES = Counter(
+    "floopy_listing_pages_total", "Pages read of providers' lists of batches, to look at many at once."
 )
 SHARDS_SETTLED = Counter("floopy_shards_settled_total", "Shards that ended.", ["ended"])
 SHARDS_DETACHED = Counter(
@@ -54,9 +59,16 @@ RECEIPTS_VOIDED = Counter(
 class PrometheusReports:
     """Counts what the core reports."""
 
-    def looked(self, outcome: str, late: float) -> None:
+    def looked(self, outcome: str, late: float | None) -> None:
         LOOKS.labels(outcome).inc()
-        LOOK_LATENESS.observe(max(0.0, late))
+        if late is not None:
+            LOOK_LATENESS.observe(max(0.0, late))
+
+    def listed(self, unchanged: int, late: Sequence[float]) -> None:
+        LISTING_PAGES.inc()
+        LOOKS.labels("unchanged").inc(unchanged)
+        for seconds in late:
+            LOOK_LATENESS.observe(max(0.0, seconds))
 
     def settled(self, ended: ShardEnd) -> None:
         SHARDS_SETTLED.labels(ended.value).inc()

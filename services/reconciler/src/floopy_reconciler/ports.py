@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from mmap import mmap
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,8 +20,16 @@ Document = dict[str, Any]
 Now = Callable[[], datetime]
 Hit = Callable[[str], None]
 """Passes a named step at which a test may kill the process."""
-Archived = mmap | bytes
-"""Archived results, readable at random; empty ones are plain bytes."""
+
+
+class Archived(Protocol):
+    """Archived results, readable at random."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Raises BlobCorrupt when they end before that."""
+        ...
 
 
 class ResultFormat(Protocol):
@@ -60,6 +67,7 @@ class LooksStore(Protocol):
         files: Mapping[str, str | None] | None,
         interval: float,
         answered: bool = True,
+        began_at: datetime | None = None,
     ) -> Document | None: ...
 
     async def answer_look(self, shard: Document) -> None: ...
@@ -67,6 +75,64 @@ class LooksStore(Protocol):
     async def record_failure(self, shard: Document, delay: float, *, lost: bool = False) -> None: ...
 
     async def cancel_accepted(self, shard: Document) -> None: ...
+
+
+class ListingHold(Protocol):
+    """An account's listing, read by this worker alone; each last write ends the hold or raises LeaseLost."""
+
+    @property
+    def account_id(self) -> str: ...
+
+    @property
+    def began_at(self) -> datetime: ...
+
+    @property
+    def failures(self) -> int: ...
+
+    @property
+    def marks(self) -> list[Document]: ...
+
+    def now(self) -> datetime: ...
+
+    async def finish(self, pages: int, marks: Sequence[Document]) -> None: ...
+
+    async def fail(self, delay: float, *, wait: bool) -> None: ...
+
+    async def let_go(self) -> None: ...
+
+
+class ListingClaim(Protocol):
+    def hold(self) -> AbstractAsyncContextManager[ListingHold]: ...
+
+
+class ListingTurns(Protocol):
+    async def held(self) -> set[str]: ...
+
+    async def due_accounts(self, without: Collection[str] = ()) -> dict[str, int]: ...
+
+    async def crowd(self, many: int) -> tuple[int, dict[str, int]]: ...
+
+    async def claim(self, account_id: str, due_shards: int) -> ListingClaim | None: ...
+
+
+class ListingShards(Protocol):
+    """Open shards of one account, many at a time."""
+
+    async def oldest_open(self, account_id: str) -> datetime | None: ...
+
+    async def open_among(self, account_id: str, provider_batch_ids: Collection[str]) -> list[Document]: ...
+
+    async def unchanged(
+        self,
+        account_id: str,
+        provider_batch_ids: Collection[str],
+        *,
+        listed_at: datetime,
+        interval: float,
+        delay: float,
+    ) -> None: ...
+
+    async def hurry_unseen(self, account_id: str, began_at: datetime) -> int: ...
 
 
 class Hold(Protocol):
@@ -177,8 +243,12 @@ class Sweeps(Protocol):
 
 
 class LookReports(Protocol):
-    def looked(self, outcome: str, late: float) -> None:
-        """`late`: seconds between the moment the look was due and its beginning."""
+    def looked(self, outcome: str, late: float | None) -> None:
+        """`late`: seconds between the moment the look was due and its beginning, None if it was not due."""
+        ...
+
+    def listed(self, unchanged: int, late: Sequence[float]) -> None:
+        """A page of a listing: how many shards it had no news of, and how late those were that were due."""
         ...
 
 
@@ -212,8 +282,8 @@ class Archives(Protocol):
         """
         ...
 
-    def view(self, path: Path | None) -> AbstractContextManager[Archived]:
-        """The bytes of a scratch file; none at all for None."""
+    def view(self, path: Path) -> AbstractContextManager[Archived]:
+        """The bytes of a scratch file."""
         ...
 
     async def keep(self, path: Path, batch_id: str) -> str:

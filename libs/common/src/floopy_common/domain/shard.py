@@ -1,6 +1,10 @@
 """The shard's life: the part of a batch that becomes exactly one provider batch."""
 
+from datetime import UTC, datetime
 from enum import StrEnum
+
+URGENT = datetime(1970, 1, 1, tzinfo=UTC)
+"""As a shard's `poll.next_at`: by a look of its own and before all others; `poll.due_at` says since when."""
 
 
 class ShardState(StrEnum):
@@ -33,8 +37,11 @@ class ShardEnd(StrEnum):
 
 
 class ShardKind(StrEnum):
+    """`refused`: lines that no provider is ever sent; it begins settled, with why as its answers."""
+
     PRIMARY = "primary"
     RETRY = "retry"
+    REFUSED = "refused"
 
 
 class AttemptPhase(StrEnum):
@@ -55,4 +62,5 @@ class WaitReason(StrEnum):
     RATE_LIMITED = "rate_limited"
     QUEUE_FULL = "provider_queue_full"
     UNAVAILABLE = "provider_unavailable"
+    BLOCKED = "account_blocked"
     OPERATOR = "operator"

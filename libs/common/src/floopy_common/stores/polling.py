@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 from floopy_common.chassis.lease import LiveLease, claim_stage, new_lease, release_stage, renewing
@@ -18,7 +19,7 @@ from floopy_common.chassis.mongo import (
     expire_in,
 )
 from floopy_common.domain.errors import LeaseLost
-from floopy_common.domain.shard import AttemptPhase, ShardEnd, ShardState, WaitReason
+from floopy_common.domain.shard import URGENT, AttemptPhase, ShardEnd, ShardState, WaitReason
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +40,11 @@ def _same_look(shard: Document) -> Document:
         "provider_batch_id": shard["provider_batch_id"],
         "poll.started_at": shard["poll"]["started_at"],
     }
+
+
+def _unclaimed(at: datetime) -> Document:
+    """Matches a shard that nobody was looking at then, nor is now."""
+    return {"$and": [{"poll.claimed_until": {"$not": {"$gt": at}}}, FREE_LEASE]}
 
 
 class ShardHold:
@@ -122,10 +128,18 @@ class PollStore:
         self._ttl = lease_ttl
 
     async def due_looks(self, limit: int, without_accounts: Collection[str] = ()) -> list[Document]:
-        """Shards to be looked at now, longest due first, except those of `without_accounts`."""
+        """Shards to be looked at now, longest due first; of `without_accounts` only the urgent ones."""
         criteria: Document = {"state": _states(*_WITH_PROVIDER), **_LOOKABLE}
-        if without_accounts:
-            criteria["account_id"] = {"$nin": list(without_accounts)}
+        if not without_accounts:
+            return await self._find_due(criteria, limit)
+        urgent = await self._find_due({**criteria, "poll.next_at": URGENT}, limit)
+        if len(urgent) == limit:
+            return urgent
+        # two walks, so that neither reads all that is due in the accounts left out
+        others = {"poll.next_at": {"$gt": URGENT}, "account_id": {"$nin": list(without_accounts)}}
+        return [*urgent, *await self._find_due({**criteria, **others}, limit - len(urgent))]
+
+    async def _find_due(self, criteria: Document, limit: int) -> list[Document]:
         return await self._shards.find_all(criteria, sort=[("poll.next_at", 1)], limit=limit)
 
     async def claim_look(self, shard_id: str, seconds: float) -> Document | None:
@@ -169,17 +183,22 @@ class PollStore:
         files: Mapping[str, str | None] | None,
         interval: float,
         answered: bool = True,
+        began_at: datetime | None = None,
     ) -> Document | None:
         """Keep what a look showed; counts never fall. None when the shard has moved on meanwhile.
 
         A look answers those who asked before it began; who asked later gets another at once. With `answered`
-        false it answers nobody yet: `answer_look` does, once the batch shows what was seen.
+        false it answers nobody yet: `answer_look` does, once the batch shows what was seen. `began_at` is for
+        a look that nobody claimed: it counts only while nobody else looks, or has looked since then.
         """
         asked_since = {"$gte": [{"$ifNull": ["$poll.asked_at", None]}, "$poll.started_at"]}
         last_at = "$poll.started_at" if answered else {"$ifNull": ["$poll.last_at", None]}
+        unclaimed = [] if began_at is None else [assign({"poll.started_at": began_at})]
+        free = {} if began_at is None else _unclaimed(began_at)
         return await self._shards.find_and_update(
-            {**_same_look(shard), "state": _states(*_WITH_PROVIDER)},
+            {**_same_look(shard), "state": _states(*_WITH_PROVIDER), **free},
             [
+                *unclaimed,
                 assign(
                     {
                         "provider_status": status,
@@ -195,9 +214,9 @@ class PollStore:
                             for name, value in counts.items()
                         },
                         "poll.last_at": last_at,
-                        "poll.next_at": {"$cond": [asked_since, "$$NOW", expire_in(interval)]},
+                        "poll.next_at": {"$cond": [asked_since, URGENT, expire_in(interval)]},
                     },
-                )
+                ),
             ],
         )
 
@@ -356,7 +375,7 @@ class EndingStore:
                 "state": ShardState.SUBMITTED.value,
                 "cancel_asked_at": None,
             },
-            [assign(now=["cancel_asked_at", "poll.next_at"])],
+            [assign({"poll.next_at": URGENT}, now=["cancel_asked_at", "poll.due_at"])],
         )
 
     async def end_overdue(self, batch_id: str, plan_id: str, ended: ShardEnd) -> int:

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from floopy_common.chassis.mongo import Document, Mongo, assign
-from floopy_common.domain.shard import ShardState
+from floopy_common.domain.shard import URGENT, ShardState
 
 _LOOKED_AT = [ShardState.SUBMITTED.value, ShardState.CANCELLING.value]
 """A shard being downloaded has the provider's last word: no look at it could be fresher."""
@@ -28,7 +28,7 @@ class RefreshStore:
                 "poll.failures": {"$not": {"$gt": 0}},
                 "$expr": {"$lte": [{"$ifNull": ["$poll.last_at", None]}, before]},
             },
-            [assign(now=["poll.asked_at"], raw={"poll.next_at": {"$min": ["$poll.next_at", "$$NOW"]}})],
+            [assign({"poll.next_at": URGENT}, now=["poll.asked_at", "poll.due_at"])],
         )
         if asked == 0:
             return None

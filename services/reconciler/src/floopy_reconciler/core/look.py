@@ -62,6 +62,10 @@ def _grown(before: Mapping[str, int], seen: ProviderBatch) -> tuple[dict[str, in
     return grown, grown != now
 
 
+_GROWTH = 1.5
+"""Of the interval, with each look that showed nothing new."""
+
+
 @dataclass(frozen=True)
 class Pace:
     """Bounds of the interval between two looks, in seconds."""
@@ -69,12 +73,19 @@ class Pace:
     shortest: float
     longest: float
 
-    def after(self, shard: Document, look: Look) -> float:
-        """Sooner while something moves, later while nothing does."""
+    def after(self, shard: Document, look: Look, floor: float = 0.0) -> float:
+        """Sooner while something moves, later while nothing does; never below `floor`, which is a load's."""
         previous = (shard.get("poll") or {}).get("interval") or self.shortest
-        if look.status.is_terminal or look.status.value != shard.get("provider_status"):
-            return self.jittered(self.shortest)
-        return self.jittered(previous / 2 if look.changed else previous * 1.5)
+        if look.status.value != shard.get("provider_status"):
+            return self._bounded(max(self.shortest, floor))
+        return self._bounded(max(floor, previous / 2 if look.changed else previous * _GROWTH))
+
+    def next_rung(self, previous: float | None, floor: float = 0.0) -> float:
+        """The interval after nothing moved, one of a few: what is looked at together stays together."""
+        rung = self.shortest
+        while rung < self.longest and rung < (previous or 0.0) * 1.3:
+            rung *= _GROWTH
+        return self._bounded(max(floor, rung))
 
     def after_failure(self, failures: int) -> float:
         """Doubles with every failure in a row."""
@@ -82,5 +93,12 @@ class Pace:
 
     def jittered(self, seconds: float) -> float:
         """Within the bounds, a little off, so that looks begun together drift apart."""
-        bounded = min(max(seconds, self.shortest), self.longest)
-        return bounded * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load, protects nothing
+        return self._bounded(seconds) * jitter()
+
+    def _bounded(self, seconds: float) -> float:
+        return min(max(seconds, self.shortest), self.longest)
+
+
+def jitter() -> float:
+    """A factor that is one on average."""
+    return random.uniform(0.9, 1.1)  # noqa: S311 - spreads load, protects nothing

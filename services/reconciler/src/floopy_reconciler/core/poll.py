@@ -5,10 +5,12 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from floopy_common.domain.errors import LeaseLost
+from floopy_common.domain.shard import URGENT
 from floopy_common.providers.port import (
     AccountMissing,
     BatchProvider,
@@ -18,7 +20,7 @@ from floopy_common.providers.port import (
     ProviderError,
 )
 from floopy_reconciler.core.cancel import cancel_upstream, wants_cancel
-from floopy_reconciler.core.look import Look, Pace, understand
+from floopy_reconciler.core.look import Look, Pace, jitter, understand
 from floopy_reconciler.core.settle import Settler
 from floopy_reconciler.ports import Changed, Document, Hit, LookReports, LooksStore, Now
 
@@ -54,8 +56,12 @@ class Pool:
         """Accounts that have all the jobs they may have."""
         return [account for account, jobs in self._accounts.items() if jobs >= self._per_account]
 
+    def room_for(self, account_id: str) -> int:
+        """How many more jobs of the account fit."""
+        return max(0, min(self.free, self._per_account - self._accounts[account_id]))
+
     def has_room_for(self, account_id: str) -> bool:
-        return self.free > 0 and self._accounts[account_id] < self._per_account
+        return self.room_for(account_id) > 0
 
     def start(self, account_id: str, job: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(job)
@@ -84,11 +90,42 @@ class Pools:
     """Looks are quick and many, downloads slow and few: neither waits for the other."""
 
     looks: Pool
+    listings: Pool
     downloads: Pool
 
     async def close(self) -> None:
         await self.looks.close()
+        await self.listings.close()
         await self.downloads.close()
+
+
+class Collector:
+    """Starts collecting what ended provider batches left, as far as there is room."""
+
+    def __init__(self, settler: Settler, downloads: Pool) -> None:
+        self._settler = settler
+        self._downloads = downloads
+
+    def room_for(self, account_id: str) -> int:
+        """How many shards of the account may be collected besides those that are."""
+        return self._downloads.room_for(account_id)
+
+    def collect(self, shard: Document, look: Look, provider: BatchProvider) -> None:
+        """Without room nothing happens: a later look comes back to it."""
+        if self._downloads.has_room_for(shard["account_id"]):
+            self._downloads.start(shard["account_id"], self._settler.settle(shard, look, provider))
+
+
+class Listings(Protocol):
+    """Looks at many shards of an account at once."""
+
+    async def start(self) -> set[str]:
+        """Start what is due; the accounts whose shards are looked at that way, by whomever."""
+        ...
+
+    def floor(self, account_id: str) -> float:
+        """Seconds between two looks that an account's share of all there is to look at leaves."""
+        ...
 
 
 class Poller:
@@ -99,8 +136,9 @@ class Poller:
         *,
         shards: LooksStore,
         providers: ProviderDirectory,
-        settler: Settler,
-        pools: Pools,
+        collector: Collector,
+        listings: Listings,
+        pool: Pool,
         pace: Pace,
         claim_for: float,
         changed: Changed,
@@ -110,8 +148,9 @@ class Poller:
     ) -> None:
         self._shards = shards
         self._providers = providers
-        self._settler = settler
-        self._pools = pools
+        self._collector = collector
+        self._listings = listings
+        self._pool = pool
         self._pace = pace
         self._claim_for = claim_for
         self._changed = changed
@@ -121,10 +160,11 @@ class Poller:
 
     async def step(self) -> bool:
         """Start what is due and fits; True when anything was started."""
-        looks = self._pools.looks
+        listed = await self._listings.start()
+        looks = self._pool
         if looks.free <= 0:
             return False
-        due = await self._shards.due_looks(looks.free, looks.saturated())
+        due = await self._shards.due_looks(looks.free, listed.union(looks.saturated()))
         started = False
         for shard in due:
             if not looks.has_room_for(shard["account_id"]):
@@ -136,7 +176,7 @@ class Poller:
         return started
 
     def _late(self, shard: Document) -> float:
-        due_at = (shard.get("poll") or {}).get("next_at")
+        due_at = due_since(shard)
         return 0.0 if due_at is None else (self._now() - due_at).total_seconds()
 
     async def look(self, shard: Document, late: float = 0.0) -> None:
@@ -184,7 +224,7 @@ class Poller:
             status=look.status.value,
             counts=look.counts,
             files=look.files,
-            interval=self._pace.after(shard, look),
+            interval=jitter() * self._pace.after(shard, look, self._listings.floor(shard["account_id"])),
             answered=not look.changed,
         )
         if after is not None:
@@ -193,17 +233,19 @@ class Poller:
                 # who waits for this look reads the batch next, so the batch comes first
                 await self._shards.answer_look(after)
             if look.status.is_terminal:
-                self._collect(after, look, provider)
-        return _outcome(look)
-
-    def _collect(self, shard: Document, look: Look, provider: BatchProvider) -> None:
-        """Start collecting the results if there is room; else the next look, which is soon, does."""
-        downloads = self._pools.downloads
-        if downloads.has_room_for(shard["account_id"]):
-            downloads.start(shard["account_id"], self._settler.settle(shard, look, provider))
+                self._collector.collect(after, look, provider)
+        return outcome_of(look)
 
 
-def _outcome(look: Look) -> LookOutcome:
+def due_since(shard: Document) -> datetime | None:
+    """When the shard's look became due; an urgent one says so apart."""
+    poll = shard.get("poll") or {}
+    next_at: datetime | None = poll.get("next_at")
+    due_at: datetime | None = poll.get("due_at") if next_at is not None and next_at <= URGENT else next_at
+    return due_at
+
+
+def outcome_of(look: Look) -> LookOutcome:
     if look.regressed:
         return LookOutcome.REGRESSED
     if look.status.is_terminal:

@@ -20,7 +20,7 @@ from floopy_common.stores.finishing import PlannedLines
 from floopy_common.stores.polling import PollStore
 from floopy_reconciler.adapters.archives import ScratchArchives
 from floopy_reconciler.core.look import Pace
-from floopy_reconciler.core.poll import Poller, Pool, Pools
+from floopy_reconciler.core.poll import Collector, Poller, Pool, Pools
 from floopy_reconciler.core.refuse import Backoff, Refuser
 from floopy_reconciler.core.retry import RetryPolicy
 from floopy_reconciler.core.settle import Patience, Settler
@@ -72,7 +72,7 @@ async def bench(mongo: Mongo, world: Any, sim: OwnSimulator, tmp_path: Path) -> 
     async def changed(_: str) -> None:
         return
 
-    pools = Pools(Pool(8, 8, lambda: None), Pool(4, 4, lambda: None))
+    pools = Pools(Pool(8, 8, lambda: None), Pool(4, 1, lambda: None), Pool(4, 4, lambda: None))
     async with open_clients(mongo, settings, Keyring(settings.secret_key)) as clients:
         settler = Settler(
             shards=polls,
@@ -93,8 +93,9 @@ async def bench(mongo: Mongo, world: Any, sim: OwnSimulator, tmp_path: Path) -> 
         poller = Poller(
             shards=polls,
             providers=clients,
-            settler=settler,
-            pools=pools,
+            collector=Collector(settler, pools.downloads),
+            listings=NoListings(),
+            pool=pools.looks,
             pace=Pace(0.02, 0.1),
             claim_for=30,
             changed=changed,
@@ -106,6 +107,16 @@ async def bench(mongo: Mongo, world: Any, sim: OwnSimulator, tmp_path: Path) -> 
         await pools.close()
     # the scratch copy of a download never outlives it
     assert not list((tmp_path / "scratch").glob("*.part"))
+
+
+class NoListings:
+    """Each provider batch is looked at by itself."""
+
+    async def start(self) -> set[str]:
+        return set()
+
+    def floor(self, account_id: str) -> float:
+        return 0.0
 
 
 @pytest.fixture
