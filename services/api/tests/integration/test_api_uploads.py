@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import itertools
 import random
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -324,6 +324,18 @@ async def test_the_sweeper_spares_parts_until_their_file_stands(service: Any, cl
     assert await sweeper.condemn_unreferenced(0) == 1
     assert await sweeper.delete_condemned() == 1
     assert (await client.files.content(done.file.id)).content == WHOLE
+
+
+async def test_a_part_condemned_too_early_lives_on(service: Any, client: AsyncOpenAI) -> None:
+    upload = await create(client, len(LINE))
+    ids = await add(client, upload, LINE)
+    condemned = {"state": "condemned", "condemned_at": datetime(2020, 1, 1, tzinfo=UTC)}
+    await service.mongo.collection("blobs").update_one({}, {"$set": condemned})
+
+    assert await BlobSweeper(service.mongo).delete_condemned() == 0
+
+    done = await client.uploads.complete(upload.id, part_ids=ids)
+    assert (await client.files.content(done.file.id)).content == LINE
 
 
 async def test_a_part_whose_blob_was_swept_meanwhile_is_not_added(
