@@ -15,6 +15,7 @@ import msgspec
 from prometheus_client import Gauge
 
 from floopy_common.chassis.dead_letters import DeadLetterIndex, DeadLetters, Headers, Record, Unfit
+from floopy_common.chassis.loop import in_pieces
 from floopy_common.chassis.subscription import Records, Subscription, group_id
 from floopy_common.domain.errors import Invalid
 from floopy_common.domain.ids import line_id
@@ -108,7 +109,7 @@ class Consumer:
 
         async def take(records: Records) -> None:
             guard.check()
-            fit, unfit = _sorted_out(records, self._settings.max_message_bytes)
+            fit, unfit = await _sorted_out(records, self._settings.max_message_bytes)
             await self._park(LINE_COMPLETED, unfit)
             self._parked = 0
             if fit:
@@ -169,14 +170,15 @@ class Consumer:
         await self._letters.park(group, topic, unfit)
 
 
-def _sorted_out(records: Records, max_bytes: int) -> tuple[list[LineRecord], list[Unfit]]:
+async def _sorted_out(records: Records, max_bytes: int) -> tuple[list[LineRecord], list[Unfit]]:
     fit: list[LineRecord] = []
     unfit: list[Unfit] = []
-    for record in records:
-        try:
-            fit.append(LineRecord(_line(record, max_bytes), record))
-        except Invalid as error:
-            unfit.append(Unfit(record, str(error)))
+    async for piece in in_pieces(records):
+        for record in piece:
+            try:
+                fit.append(LineRecord(_line(record, max_bytes), record))
+            except Invalid as error:
+                unfit.append(Unfit(record, str(error)))
     return fit, unfit
 
 

@@ -21,6 +21,7 @@ from typing import Final, NamedTuple, TypeVar
 from prometheus_client import Counter
 
 from floopy_common.chassis.consumer import LineRecord
+from floopy_common.chassis.loop import in_pieces
 from floopy_common.chassis.mongo import DatabaseError, Document, Filter, Mongo
 from floopy_common.domain.ids import line_id
 from floopy_common.domain.segment import Sink
@@ -196,7 +197,10 @@ class Confirming:
         """The whole step for a sink whose rows follow from the events alone."""
         runs = runs_of(records)
         wanted = await self.wanted(runs)
-        await self.store([(one, row(one.record.line)) for one in wanted])
+        rows: list[tuple[Wanted, Document]] = []
+        async for piece in in_pieces(wanted):
+            rows += [(one, row(one.record.line)) for one in piece]
+        await self.store(rows)
         await self.confirm(runs)
 
     async def wanted(self, runs: Sequence[SegmentRun]) -> list[Wanted]:

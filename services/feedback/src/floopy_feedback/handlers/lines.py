@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from floopy_common.chassis.consumer import LineRecord
+from floopy_common.chassis.loop import in_pieces
 from floopy_common.events.scores import LINE_SCORED, scored_event
 from floopy_common.stores.confirming import PARKED, Confirming, SegmentRun, Wanted, runs_of
 from floopy_feedback.core.rows import RowMaker, size_of
@@ -34,7 +35,8 @@ class LineScorer:
         for part in _parts(wanted):
             rows = await self._rows(part)
             stored = await self._confirming.store(rows)
-            events.update((row["_id"], scored_event(row)) for _, row in rows if row["_id"] in stored)
+            async for piece in in_pieces(rows):
+                events.update((row["_id"], scored_event(row)) for _, row in piece if row["_id"] in stored)
         await self._publish(runs, events)
         self._hit("feedback.after_scored_events")
         await self._confirming.confirm(runs)
