@@ -1,4 +1,4 @@
-"""The loop of a worker: a step at once when woken or while there is work, else every interval; work in pieces."""
+"""The loop of a worker: a step when woken or while there is work, else every interval; work in pieces."""
 
 import asyncio
 import logging
