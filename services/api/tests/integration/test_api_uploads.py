@@ -452,6 +452,31 @@ async def test_a_client_that_leaves_in_the_middle_of_a_part_leaves_nothing(
     assert (await row(service, upload))["parts"] == []
 
 
+@pytest.mark.surface("2: each part at most 64 MB; 9.18: 413 from the announced length alone")
+@pytest.mark.parametrize(
+    ("length", "upload_id", "status"),
+    [(64 * 1024**2 + 1_000_000, None, 413), (100, "upload_unknown", 404), (64 * 1024**2 + 1_000, None, 100)],
+)
+async def test_a_part_is_judged_by_its_head_before_it_is_asked_for(
+    service: Any, alice: Any, client: AsyncOpenAI, length: int, upload_id: str | None, status: int
+) -> None:
+    upload = await create(client, 8 * 1024**3)
+    host, port = service.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = (
+        f"POST /v1/uploads/{upload_id or upload.id}/parts HTTP/1.1\r\nHost: {host}\r\n"
+        f"Authorization: Bearer {alice.api_key}\r\nContent-Length: {length}\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\nExpect: 100-continue\r\n\r\n"
+    )
+    try:
+        writer.write(head.encode())
+        line = await asyncio.wait_for(reader.readline(), 10)
+    finally:
+        writer.transport.abort()
+
+    assert int(line.split()[1]) == status
+
+
 @pytest.mark.surface("5: another tenant's id looks like an unknown one")
 async def test_another_organisations_upload_is_unknown(
     service: Any, client: AsyncOpenAI, mallory: Any
