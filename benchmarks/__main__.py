@@ -10,7 +10,10 @@ import importlib
 
 from benchmarks.harness import Options, show
 
-NAMES = ("upload", "download", "end_to_end", "settle", "big", "many", "api", "translation")
+NAMES = (
+    *("upload", "download", "plan", "translation", "translate_submit", "settle", "poll"),
+    *("sinks", "redeliver", "end_to_end", "big", "growth", "many", "api"),
+)
 
 
 def main() -> None:
@@ -18,8 +21,11 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[*NAMES, []], help=", ".join(NAMES))
     parser.add_argument("--small", action="store_true", help="small enough for CI: the figures mean little")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--alone", choices=("metering", "logging", "feedback"), help="of sinks: run only one")
+    parser.add_argument("--provider", choices=("openai", "anthropic"), default="openai", help="of end_to_end")
     arguments = parser.parse_args()
-    options = Options(small=arguments.small, rounds=1 if arguments.small else arguments.rounds)
+    rounds = 1 if arguments.small else arguments.rounds
+    options = Options(arguments.small, rounds, arguments.alone, arguments.provider)
     for name in arguments.names or NAMES:
         module = importlib.import_module(f"benchmarks.{name}")
         show(asyncio.run(module.run(options)))

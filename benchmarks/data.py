@@ -25,3 +25,31 @@ def write_chat_file(path: Path, lines: int, size: int, tag: str = "bench") -> in
         for number in range(1, lines + 1):
             out.write(chat_line(number, size, tag))
         return out.tell()
+
+
+def answer(number: int, size: int) -> bytes:
+    """The body of a chat completion of about `size` bytes."""
+    words = " ".join(_WORDS[(number * 3 + i) % len(_WORDS)] for i in range(size // 7))
+    body = {
+        "id": f"chatcmpl-{number:024d}",
+        "object": "chat.completion",
+        "created": 1_764_000_000,
+        "model": "gpt-4o-mini-2024-07-18",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "", "refusal": None},
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {
+            "prompt_tokens": 250,
+            "completion_tokens": 300,
+            "total_tokens": 550,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        },
+    }
+    empty = json.dumps(body, separators=(",", ":")).encode()
+    return empty.replace(b'"content":""', b'"content":"%b"' % words[: max(0, size - len(empty))].encode())

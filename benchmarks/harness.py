@@ -16,6 +16,10 @@ class Options:
 
     small: bool
     rounds: int
+    alone: str | None = None
+    """The one sink that `sinks` and `redeliver` run, instead of all."""
+    provider: str = "openai"
+    """Who answers in `end_to_end`."""
 
 
 @dataclass

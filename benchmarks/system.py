@@ -40,8 +40,13 @@ class System:
     usage: dict[str, Usage] = field(default_factory=dict)
 
     def processes(self) -> dict[str, int]:
+        return pids_of(self.data_dir)
+
+    def metrics_ports(self) -> dict[str, int]:
+        """Of the workers; the API's metrics have a port that only it knows."""
         rows = json.loads((self.data_dir / "processes.json").read_text())
-        return {row["name"]: row["pid"] for row in rows}
+        workers = [row for row in rows if row["name"].startswith("floopy-")]
+        return {row["name"]: row["port"] for row in workers if row["name"] not in {"floopy-api", "floopy-up"}}
 
     async def api(self, method: str, path: str, **options: Any) -> Any:
         url = self.credentials["base_url"] + path
@@ -87,17 +92,29 @@ class System:
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[dict[str, Usage]]:
         """Peak memory and CPU seconds of every process while the body runs."""
-        watched = {name: psutil.Process(pid) for name, pid in self.processes().items()}
-        before = {name: _cpu(process) for name, process in watched.items()}
-        usage = {name: Usage() for name in watched}
-        sampling = asyncio.create_task(_sample(watched, usage))
-        try:
+        async with watching(self.processes()) as usage:
             yield usage
-        finally:
-            sampling.cancel()
-            for name, process in watched.items():
-                usage[name].cpu = _cpu(process) - before[name]
-                usage[name].peak_rss = max(usage[name].peak_rss, process.memory_info().rss)
+
+
+@asynccontextmanager
+async def watching(pids: Mapping[str, int]) -> AsyncIterator[dict[str, Usage]]:
+    """Peak memory and CPU seconds of these processes while the body runs; complete after it."""
+    watched = {name: psutil.Process(pid) for name, pid in pids.items()}
+    before = {name: _cpu(process) for name, process in watched.items()}
+    usage = {name: Usage() for name in watched}
+    sampling = asyncio.create_task(_sample(watched, usage))
+    try:
+        yield usage
+    finally:
+        sampling.cancel()
+        for name, process in watched.items():
+            usage[name].cpu = _cpu(process) - before[name]
+            usage[name].peak_rss = max(usage[name].peak_rss, process.memory_info().rss)
+
+
+def pids_of(data_dir: Path) -> dict[str, int]:
+    rows = json.loads((data_dir / "processes.json").read_text())
+    return {row["name"]: row["pid"] for row in rows}
 
 
 def _cpu(process: psutil.Process) -> float:
@@ -122,8 +139,51 @@ async def until(ask: Callable[[], Awaitable[Any]], timeout: float, what: str) ->
     return answer
 
 
+class _Attached:
+    """The data directory of a system that runs already, for benchmarks that shall share it."""
+
+    data_dir: Path | None = None
+
+
+def attach(data_dir: Path | None) -> None:
+    """From now on benchmarks use the system that runs there; None: each starts its own again."""
+    _Attached.data_dir = data_dir
+
+
+def attached_credentials() -> dict[str, Any] | None:
+    if _Attached.data_dir is None:
+        return None
+    found: dict[str, Any] = json.loads((_Attached.data_dir / "credentials.json").read_text())
+    return found
+
+
+def attached_processes() -> dict[str, int]:
+    return {} if _Attached.data_dir is None else pids_of(_Attached.data_dir)
+
+
 @asynccontextmanager
 async def running_system(
+    environment: Mapping[str, str] | None = None, *arguments: str
+) -> AsyncIterator[System]:
+    """`floopy up` on a fresh data directory, ended afterwards; or the system that was attached."""
+    if _Attached.data_dir is not None:
+        async with _opened(_Attached.data_dir, attached_credentials() or {}) as system:
+            yield system
+        return
+    async with started_system(environment, *arguments) as system:
+        yield system
+
+
+@asynccontextmanager
+async def _opened(data_dir: Path, credentials: dict[str, Any]) -> AsyncIterator[System]:
+    headers = {"Authorization": f"Bearer {credentials['api_key']}"}
+    timeout = aiohttp.ClientTimeout(total=600)
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+        yield System(data_dir, credentials, session)
+
+
+@asynccontextmanager
+async def started_system(
     environment: Mapping[str, str] | None = None, *arguments: str
 ) -> AsyncIterator[System]:
     """`floopy up` in a process of its own on a fresh data directory, ended afterwards."""
@@ -137,11 +197,8 @@ async def running_system(
             )
         try:
             credentials = await _credentials(data_dir, process, log)
-            headers = {"Authorization": f"Bearer {credentials['api_key']}"}
-            async with aiohttp.ClientSession(
-                headers=headers, timeout=aiohttp.ClientTimeout(total=600)
-            ) as session:
-                yield System(data_dir, credentials, session)
+            async with _opened(data_dir, credentials) as system:
+                yield system
         finally:
             process.send_signal(signal.SIGTERM)
             await asyncio.to_thread(process.wait, 60)
