@@ -18,7 +18,7 @@ from floopy_common.providers.port import (
     Unavailable,
 )
 from floopy_reconciler.core.cancel import wants_cancel
-from floopy_reconciler.core.look import Look, Pace, jitter, understand
+from floopy_reconciler.core.look import Look, Pace, early, understand
 from floopy_reconciler.core.poll import Collector, outcome_of
 from floopy_reconciler.core.schedule import Schedule
 from floopy_reconciler.ports import (
@@ -60,7 +60,7 @@ class Reading:
     oldest: datetime
     due: int
     floor: float
-    spread: float = field(default_factory=jitter)
+    spread: float = field(default_factory=early)
     pages: int = 0
     found: int = 0
     marks: dict[tuple[int, int], Document] = field(default_factory=dict)
@@ -142,14 +142,15 @@ class Lister:
     async def _finish(self, reading: Reading) -> None:
         hold = reading.hold
         hurried = await self._listed.hurry_unseen(hold.account_id, hold.began_at)
-        self._schedule.read(hold.account_id, reading.pages)
         if reading.found * 2 >= reading.due:
+            self._schedule.read(hold.account_id, reading.pages)
             await hold.finish(reading.pages, reading.ordered_marks())
             return
         _log.warning(
             "a provider's list lacks most of our batches",
             extra={"event": "listing_useless", "account_id": hold.account_id, "unlisted": hurried},
         )
+        self._schedule.read(hold.account_id, 0)
         await hold.fail(self._pace.longest * _REST, wait=False)
 
     async def _failed(self, hold: ListingHold, error: ProviderError | AccountMissing) -> None:
@@ -160,9 +161,10 @@ class Lister:
         asked = getattr(error, "retry_after", None) or 0.0
         delay = max(asked, self._pace.after_failure(hold.failures + 1))
         passing = not isinstance(error, NotFound) and hold.failures < _PATIENCE
-        if passing and delay <= self._pace.longest:
+        if passing and asked <= self._pace.longest:
             await hold.fail(delay, wait=True)
         else:
+            self._schedule.read(hold.account_id, 0)
             await hold.fail(self._pace.longest * _REST, wait=False)
 
     async def _walk(self, reading: Reading, stretches: deque[tuple[int, Stretch]]) -> None:

@@ -92,13 +92,18 @@ class Pace:
         return self.jittered(self.shortest * 2.0 ** min(failures, 20))
 
     def jittered(self, seconds: float) -> float:
-        """Within the bounds, a little off, so that looks begun together drift apart."""
-        return self._bounded(seconds) * jitter()
+        """Within the bounds, a little more, so that looks begun together drift apart."""
+        return self._bounded(seconds) * late()
 
     def _bounded(self, seconds: float) -> float:
         return min(max(seconds, self.shortest), self.longest)
 
 
-def jitter() -> float:
-    """A factor that is one on average."""
-    return random.uniform(0.9, 1.1)  # noqa: S311 - spreads load, protects nothing
+def late() -> float:
+    """A factor for one look's interval: never early, so that a list that shows it as well comes first."""
+    return random.uniform(1.0, 1.1)  # noqa: S311 - spreads load, protects nothing
+
+
+def early() -> float:
+    """A factor for the intervals of all that one reading of a list shows."""
+    return random.uniform(0.9, 1.0)  # noqa: S311 - likewise

@@ -20,7 +20,7 @@ from floopy_common.providers.port import (
     ProviderError,
 )
 from floopy_reconciler.core.cancel import cancel_upstream, wants_cancel
-from floopy_reconciler.core.look import Look, Pace, jitter, understand
+from floopy_reconciler.core.look import Look, Pace, understand
 from floopy_reconciler.core.settle import Settler
 from floopy_reconciler.ports import Changed, Document, Hit, LookReports, LooksStore, Now
 
@@ -224,7 +224,9 @@ class Poller:
             status=look.status.value,
             counts=look.counts,
             files=look.files,
-            interval=jitter() * self._pace.after(shard, look, self._listings.floor(shard["account_id"])),
+            interval=self._pace.jittered(
+                self._pace.after(shard, look, self._listings.floor(shard["account_id"]))
+            ),
             answered=not look.changed,
         )
         if after is not None:

@@ -12,7 +12,7 @@ ACCOUNTS_PER_SECOND = 40
 _CROWD_EVERY = 60.0
 _BARRED_FOR = 1.0
 _GATHER_FOR = 1.0
-"""Seconds in which more shards of a long listing may become due before each is looked at by itself."""
+"""Seconds in which more shards of a listed account may become due before each is looked at by itself."""
 
 Read = Callable[[ListingClaim, int], Coroutine[Any, Any, None]]
 
@@ -73,8 +73,8 @@ class Schedule:
         return min(self._longest, max(own, self._accounts / ACCOUNTS_PER_SECOND))
 
     def read(self, account_id: str, pages: int) -> None:
-        """An account's listing was read: so long it is."""
-        if pages > self._threshold:
+        """An account's listing was read: so long it is, 0 if it is not worth reading."""
+        if pages:
             self._pages[account_id] = pages
         else:
             self._pages.pop(account_id, None)
@@ -86,15 +86,16 @@ class Schedule:
 
     async def _begin(self, due: Mapping[str, int], now: float, read: Read) -> set[str]:
         self._barred = {name: until for name, until in self._barred.items() if until > now}
-        many = {name: shards for name, shards in due.items() if shards >= self._threshold}
-        self._gathering = {name: self._gathering.get(name, now) for name in many}
+        self._gathering = {name: self._gathering.get(name, now) for name in due if name in self._pages}
         taken = set()
-        for account_id, shards in many.items():
+        for account_id, shards in due.items():
             if account_id in self._barred:
                 continue
-            if shards < self._pages.get(account_id, 0):
-                if now < self._gathering[account_id] + _GATHER_FOR:
+            if shards < max(self._threshold, self._pages.get(account_id, 0)):
+                if now < self._gathering.get(account_id, 0.0) + _GATHER_FOR:
                     taken.add(account_id)
+                elif shards < self._threshold:
+                    self._pages.pop(account_id, None)
             elif self._jobs.free <= 0 or await self._claim(account_id, shards, read):
                 taken.add(account_id)
             else:
