@@ -8,10 +8,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from floopy_common.domain.errors import Invalid
+from floopy_common.domain.line import LineAnswer
 from floopy_common.domain.money import Usage
 from floopy_common.providers.openai.result import MAX_TOKENS, OpenAiResults
 
 RESULTS = OpenAiResults()
+
+
+def parse(raw: bytes) -> LineAnswer:
+    return RESULTS.parse_answer(raw, b"{}", 0)[0]
+
+
 CHAT = {
     "id": "chatcmpl-1",
     "object": "chat.completion",
@@ -34,7 +41,7 @@ def line(body: Any, status: int = 200, error: Any = None, **more: Any) -> bytes:
 
 
 def test_a_chat_completion_is_read_whole() -> None:
-    answer = RESULTS.parse_result(line(CHAT))
+    answer = parse(line(CHAT))
 
     assert answer.ok
     assert (answer.status_code, answer.request_id, answer.error) == (200, "req_1", None)
@@ -47,9 +54,7 @@ def test_a_chat_completion_is_read_whole() -> None:
 def test_the_body_keeps_its_bytes() -> None:
     body = b'{ "b" :1,\t"a": 1.50e+1, "b": 2, "s": "\\u00e9\\/"  }'
 
-    answer = RESULTS.parse_result(
-        b'{"error":null,"response":{"body": %b ,"status_code":200},"custom_id":"n-1"}' % body
-    )
+    answer = parse(b'{"error":null,"response":{"body": %b ,"status_code":200},"custom_id":"n-1"}' % body)
 
     assert answer.body == body
 
@@ -89,7 +94,7 @@ def test_the_body_keeps_its_bytes() -> None:
     ids=["completions", "embeddings", "responses", "cut response", "filtered response", "moderation", "bare"],
 )  # fmt: skip
 def test_every_endpoint_has_its_usage(body: Any, usage: Usage | None, finish_reason: str | None) -> None:
-    answer = RESULTS.parse_result(line({"model": "m", **body}))
+    answer = parse(line({"model": "m", **body}))
 
     assert answer.ok
     assert (answer.usage, answer.finish_reason, answer.model) == (usage, finish_reason, "m")
@@ -114,7 +119,7 @@ def test_every_endpoint_has_its_usage(body: Any, usage: Usage | None, finish_rea
     ids=str,
 )
 def test_a_nonsensical_usage_is_none_and_hides_nothing_else(usage: Any) -> None:
-    answer = RESULTS.parse_result(line({**CHAT, "usage": usage}))
+    answer = parse(line({**CHAT, "usage": usage}))
 
     assert answer.ok
     assert answer.usage is None
@@ -124,12 +129,12 @@ def test_a_nonsensical_usage_is_none_and_hides_nothing_else(usage: Any) -> None:
 def test_figures_that_contradict_each_other_are_left_to_whoever_prices_them() -> None:
     usage = {"prompt_tokens": 3, "completion_tokens": -1, "prompt_tokens_details": {"cached_tokens": 9}}
 
-    assert RESULTS.parse_result(line({**CHAT, "usage": usage})).usage == Usage(3, -1, 9, 0)
+    assert parse(line({**CHAT, "usage": usage})).usage == Usage(3, -1, 9, 0)
 
 
 @pytest.mark.parametrize("changed", [{"model": 5}, {"choices": {"0": 1}}, {"status": 7}], ids=str)
 def test_a_member_of_another_shape_hides_no_usage(changed: dict[str, Any]) -> None:
-    answer = RESULTS.parse_result(line({**CHAT, **changed}))
+    answer = parse(line({**CHAT, **changed}))
 
     assert answer.ok
     assert answer.usage == Usage(10, 7, 4, 3)
@@ -137,7 +142,7 @@ def test_a_member_of_another_shape_hides_no_usage(changed: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("body", ["text", [1], 5, True, "", {}], ids=str)
 def test_a_body_of_any_shape_is_an_answer(body: Any) -> None:
-    answer = RESULTS.parse_result(line(body))
+    answer = parse(line(body))
 
     assert answer.ok
     assert answer.body == json.dumps(body).encode()
@@ -147,7 +152,7 @@ def test_a_body_of_any_shape_is_an_answer(body: Any) -> None:
 def test_a_refused_line_keeps_status_and_body() -> None:
     refused = {"error": {"message": "No.", "type": "invalid_request_error", "param": None, "code": "x"}}
 
-    answer = RESULTS.parse_result(line(refused, 400))
+    answer = parse(line(refused, 400))
 
     assert not answer.ok
     assert not answer.retryable
@@ -160,13 +165,13 @@ def test_a_refused_line_keeps_status_and_body() -> None:
     ("status", "again"), [(408, True), (429, True), (500, True), (529, True), (404, False)]
 )
 def test_only_passing_failures_are_worth_another_try(status: int, again: bool) -> None:
-    assert RESULTS.parse_result(line({"error": {}}, status)).retryable is again
+    assert parse(line({"error": {}}, status)).retryable is again
 
 
 def test_a_line_without_a_response_keeps_its_error() -> None:
     raw = b'{"custom_id":"n-1","response":null,"error":{"code": "batch_expired","message":"Late."}}'
 
-    answer = RESULTS.parse_result(raw)
+    answer = parse(raw)
 
     assert (answer.status_code, answer.body) == (None, None)
     assert answer.error == b'{"code": "batch_expired","message":"Late."}'
@@ -174,7 +179,7 @@ def test_a_line_without_a_response_keeps_its_error() -> None:
 
 @pytest.mark.parametrize("status", [0, -1, 99, 600, 10**12])
 def test_a_status_that_is_none_is_no_answer(status: int) -> None:
-    answer = RESULTS.parse_result(line(CHAT, status))
+    answer = parse(line(CHAT, status))
 
     assert (answer.status_code, answer.body) == (None, None)
     assert answer.retryable
@@ -190,7 +195,7 @@ def test_a_status_that_is_none_is_no_answer(status: int) -> None:
     ],
 )
 def test_what_says_nothing_is_no_success(raw: bytes) -> None:
-    answer = RESULTS.parse_result(raw)
+    answer = parse(raw)
 
     assert not answer.ok
     assert answer.body is None
@@ -219,7 +224,7 @@ def test_what_says_nothing_is_no_success(raw: bytes) -> None:
 )
 def test_garbage_is_invalid(raw: bytes) -> None:
     with pytest.raises(Invalid):
-        RESULTS.parse_result(raw)
+        parse(raw)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +238,7 @@ def test_a_line_without_a_custom_id_has_no_key(raw: bytes) -> None:
 def test_odd_characters_pass_through(separator: str) -> None:
     raw = line({**CHAT, "id": f"a{separator}b"})
 
-    answer = RESULTS.parse_result(raw)
+    answer = parse(raw)
 
     assert answer.body is not None
     assert answer.body in raw
@@ -254,7 +259,7 @@ def test_odd_characters_pass_through(separator: str) -> None:
 def test_half_a_surrogate_pair_costs_that_character_alone(written: bytes, read: str) -> None:
     body = b'{"model":"m","choices":[],"id":"%b"}' % written
 
-    answer = RESULTS.parse_result(b'{"custom_id":"n-1","response":{"status_code":200,"body":%b}}' % body)
+    answer = parse(b'{"custom_id":"n-1","response":{"status_code":200,"body":%b}}' % body)
 
     assert json.loads(answer.body or b"")["id"] == read
     assert answer.model == "m"
@@ -264,7 +269,7 @@ def test_half_a_surrogate_pair_costs_that_character_alone(written: bytes, read: 
 def test_a_broken_character_costs_that_character_alone() -> None:
     raw = line(CHAT).replace("é".encode(), b"\xe9")
 
-    answer = RESULTS.parse_result(raw)
+    answer = parse(raw)
 
     assert json.loads(answer.body or b"")["choices"][0]["message"]["content"] == "�"
     assert answer.usage == Usage(10, 7, 4, 3)
@@ -287,7 +292,7 @@ def test_whatever_the_body_its_value_survives(body: Any, status: int, escaped: b
         {"custom_id": "n-1", "response": {"status_code": status, "body": body}}, ensure_ascii=escaped
     )
 
-    answer = RESULTS.parse_result(raw.encode("utf-8", "surrogatepass"))
+    answer = parse(raw.encode("utf-8", "surrogatepass"))
 
     if 100 <= status < 600 and body is not None:
         assert answer.body is not None
@@ -300,7 +305,7 @@ def test_whatever_the_body_its_value_survives(body: Any, status: int, escaped: b
 def test_any_bytes_are_an_answer_or_invalid(raw: bytes) -> None:
     key = RESULTS.read_key(raw)
     try:
-        answer = RESULTS.parse_result(raw)
+        answer = parse(raw)
     except Invalid:
         return
     assert key is None or isinstance(key, str)
@@ -315,7 +320,7 @@ def test_a_cut_line_is_never_a_success(data: st.DataObject) -> None:
     cut = raw[: data.draw(st.integers(0, len(raw) - 1))]
 
     with pytest.raises(Invalid):
-        RESULTS.parse_result(cut)
+        parse(cut)
 
 
 @given(st.data())
@@ -324,7 +329,7 @@ def test_a_changed_byte_never_breaks_anything(data: st.DataObject) -> None:
     raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
 
     try:
-        answer = RESULTS.parse_result(bytes(raw))
+        answer = parse(bytes(raw))
     except Invalid:
         return
     if answer.body is not None:

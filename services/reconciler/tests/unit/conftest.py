@@ -21,6 +21,17 @@ SUBMITTED = datetime(2026, 11, 24, 12, 5, tzinfo=UTC)
 SETTLED = datetime(2026, 11, 24, 13, 0, 0, 250_000, tzinfo=UTC)
 WRITTEN = datetime(2026, 11, 24, 13, 0, 1, tzinfo=UTC)
 RATES = {"input_nano": 150_000_000, "cached_nano": 75_000_000, "output_nano": 600_000_000, "flag": None}
+
+
+class Stored(bytes):
+    """Bytes, read as a file is."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        found = self[offset : offset + length]
+        assert len(found) == length
+        return found
+
+
 FORMATS = {**RESULT_FORMATS, "ours": OpenAiResults()}
 
 
@@ -99,6 +110,7 @@ class Case:
     policy: str = "reference"
     max_event_bytes: int = 1_000_000
     blob_sizes: tuple[int, ...] = ()
+    session: str = "session-1"
     rates: dict[str, Any] = field(default_factory=lambda: dict(RATES))
 
     def render(self) -> Rendered:
@@ -120,7 +132,7 @@ class Case:
             entries,
             data,
             [found for found, _ in archived],
-            [(raw, b"") for _, raw in archived],
+            [(Stored(raw), Stored()) for _, raw in archived],
             [FORMATS[format_of(source)] for source in sources],
         )
         facts = facts_of(batch, segment, manifest, self.max_event_bytes)
@@ -156,7 +168,7 @@ class Case:
             "created_at": CREATED,
             "ending": None,
             "input": {"ranges": [{"blob": f"in-{n}", "offset": 7, "length": s} for n, s in enumerate(sizes)]},
-            "context": {"session_id": "session-1", "content_policy": self.policy},
+            "context": {"session_id": self.session, "content_policy": self.policy},
             "plan": {
                 "plan_id": "plan",
                 "segments": 1,
@@ -231,6 +243,7 @@ class Making:
     completion = staticmethod(completion)
     result = staticmethod(raw_result)
     message = staticmethod(raw_message)
+    stored = Stored
     failure = staticmethod(raw_failure)
     never_ran = staticmethod(raw_never_ran)
 

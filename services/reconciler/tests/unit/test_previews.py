@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +11,12 @@ from hypothesis import strategies as st
 from floopy_reconciler.core.previews import PREVIEW_CHARS, answer_preview, question_preview
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=3 * PREVIEW_CHARS)
+ANY_SHORT = st.text(st.characters(codec="utf-8"), max_size=90)
+PLAIN = st.text(st.characters(codec="ascii", exclude_characters='"\\', min_codepoint=32), max_size=2_000)
+
+
+def text_of(preview: bytes | None) -> str | None:
+    return None if preview is None else str(json.loads(preview))
 
 
 def messages(*pairs: tuple[str, Any]) -> dict[str, Any]:
@@ -26,6 +33,10 @@ def messages(*pairs: tuple[str, Any]) -> dict[str, Any]:
         ({"input": ["one", "two"]}, "one"),
         ({"input": [{"role": "user", "content": [{"type": "input_text", "text": "R"}]}]}, "R"),
         ({"prompt": "complete me"}, "complete me"),
+        ({"input": "", "prompt": "or this"}, "or this"),
+        ({"input": ""}, None),
+        ({"prompt": ""}, ""),
+        (messages(("user", [{"type": "text", "text": ""}, {"type": "text", "text": "more"}])), "more"),
         ({"input": [1, 2, 3]}, None),
         (messages(("user", None)), None),
         ({"messages": "no list"}, None),
@@ -33,7 +44,7 @@ def messages(*pairs: tuple[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_a_question_is_the_last_user_message_or_the_input(body: dict[str, Any], preview: str | None) -> None:
-    assert question_preview(json.dumps(body).encode()) == preview
+    assert text_of(question_preview(json.dumps(body).encode())) == preview
 
 
 @pytest.mark.parametrize(
@@ -49,15 +60,21 @@ def test_a_question_is_the_last_user_message_or_the_input(body: dict[str, Any], 
     ],
 )
 def test_an_answer_is_its_first_text(body: dict[str, Any], preview: str | None) -> None:
-    assert answer_preview(json.dumps(body).encode()) == preview
+    assert text_of(answer_preview(json.dumps(body).encode())) == preview
 
 
 @given(TEXTS, st.booleans())
 def test_a_preview_is_the_beginning_however_it_is_spelled(text: str, plain: bool) -> None:
     body = json.dumps(messages(("user", text + "." * 5_000)), ensure_ascii=plain).encode()
-    preview = question_preview(body)
+    preview = text_of(question_preview(body))
     assert preview is not None
     expected = (text + "." * 5_000)[:PREVIEW_CHARS]
     # the cut may lose what stands right at it, never more
     assert expected.startswith(preview)
     assert len(preview) >= PREVIEW_CHARS - 2
+
+
+@given(st.one_of(ANY_SHORT, PLAIN), st.booleans())
+def test_a_preview_is_spelled_as_an_event_spells_it(text: str, plain: bool) -> None:
+    body = json.dumps(messages(("user", text)), ensure_ascii=plain).encode()
+    assert question_preview(body) == msgspec.json.encode(text[:PREVIEW_CHARS])

@@ -10,13 +10,26 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 
 from floopy_common.domain.ids import batch_request_id, line_id
+from floopy_common.domain.index import FLAG_OK, ResultEntry
 from floopy_common.domain.money import Rates
 from floopy_common.events.lines import LineCompleted, decode_line
-from floopy_reconciler.core.line_events import facts_of
+from floopy_reconciler.core import event_template
+from floopy_reconciler.core.line_events import LineEvents, facts_of
+from floopy_reconciler.core.render import Material
+from floopy_reconciler.core.sources import Choice
 
 GOLDEN = Path(__file__).parent / "golden"
 
-TRICKY = ['say "hi"', "emoji 😀", "separator \u2028\u2029", "back\\slash/", "tab\tnew\nline", "é", "x" * 512]
+TRICKY = [
+    "100 % %b %(x)d \x00",
+    'say "hi"',
+    "emoji 😀",
+    "separator \u2028\u2029",
+    "back\\slash/",
+    "tab\tnew\nline",
+    "é",
+    "x" * 512,
+]
 custom_ids = st.one_of(
     st.sampled_from(TRICKY),
     st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=40),
@@ -87,6 +100,60 @@ def test_each_line_is_in_exactly_one_part_and_in_one_event(make: Any, segment: A
     assert first.tally.failed == len(numbers) - len(answered)
     assert first.tally.usage["total_tokens"] == 14 * len(answered)
     check_events(case, first)
+
+
+@given(segments(), st.sampled_from(["finished", "expired"]))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_an_event_out_of_a_template_is_the_one_encoded_as_a_whole(
+    make: Any, segment: Any, ended: str
+) -> None:
+    case = build(make, *segment, ended)
+    case.session = "5 % off, %d"
+    filled = case.render().events
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(LineEvents, "_filled", lambda _self, _line: None)
+        assert case.render().events == filled
+
+
+def test_most_events_come_out_of_a_template(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LineEvents, "_encoded", None)
+    for policy in ("reference", "none"):
+        assert only_event(one_line(make, make.success(1), policy=policy)).status == "succeeded"
+
+
+def test_a_template_with_other_holes_than_expected_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_template, "HOLES", event_template.HOLES[::-1])
+    with pytest.raises(RuntimeError, match="another order"):
+        event_template._format(b"\0flag\0\0nano_usd\0")
+
+
+class CountedReads(bytes):
+    """A stored archive that says how it was read."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        reads.append((offset, length))
+        return self[offset : offset + length]
+
+
+reads: list[tuple[int, int]] = []
+
+
+@pytest.mark.parametrize(
+    ("offsets", "wanted"),
+    [([0, 10, 20, 30], [(0, 40)]), ([30, 0, 20, 10], [(0, 40)]), ([0, 5_000], [(0, 10), (5_000, 10)])],
+)
+def test_neighbours_are_read_at_once_and_what_is_scattered_is_not(
+    make: Any, offsets: list[int], wanted: list[tuple[int, int]]
+) -> None:
+    reads.clear()
+    archive = CountedReads(range(256)) * 40
+    entries = [ResultEntry(n, offset, 10, 0, FLAG_OK) for n, offset in enumerate(offsets)]
+    material = Material([], b"", [], [(CountedReads(archive), make.stored())], [])
+
+    found = material.results([Choice(0, None), *(Choice(0, entry) for entry in entries)])
+
+    assert found == [b"", *(archive[offset : offset + 10] for offset in offsets)]
+    assert reads == wanted
 
 
 def check_part(part: bytes, *, succeeded: bool, by_id: dict[str, int], case: Any) -> None:

@@ -40,12 +40,21 @@ def make_never_run(number: int, code: str = "batch_expired") -> bytes:
     return json.dumps({"custom_id": f"{NONCE}-{number}", "response": None, "error": error}).encode()
 
 
+class Stored(bytes):
+    """Bytes, read as a file is."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        found = self[offset : offset + length]
+        assert len(found) == length
+        return found
+
+
 def as_file(lines: Sequence[bytes], ending: bytes = b"\n") -> bytes:
     return b"".join(line + ending for line in lines)
 
 
 def join(output: bytes, error: bytes = b"", lines: frozenset[int] = LINES, **more: Any) -> Joined:
-    sources = [(SOURCE_OUTPUT, output), (SOURCE_ERROR, error)]
+    sources = [(SOURCE_OUTPUT, Stored(output)), (SOURCE_ERROR, Stored(error))]
     return join_results(sources, Expected(NONCE, lines, **more), OpenAiResults())
 
 
@@ -223,11 +232,24 @@ def test_only_strangers_means_somebody_elses_batch(output: bytes, foreign: bool)
     assert join(output).all_foreign is foreign
 
 
-@given(st.binary(max_size=200))
-def test_physical_lines_are_the_non_blank_lines(data: bytes) -> None:
-    expected = [line for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip()]
+@given(
+    st.lists(st.sampled_from([b"\xef\xbb\xbf", b"\n", b"\r", b" ", b"a", b"bcd"])).map(b"".join),
+    st.integers(1, 9),
+    st.integers(3, 9),
+)
+def test_physical_lines_are_the_non_blank_lines(data: bytes, block: int, most: int) -> None:
+    bom = b"\xef\xbb\xbf"
+    expected = [line for line in data.removeprefix(bom).split(b"\n") if len(line) > most or line.strip()]
 
-    assert [data[start:stop] for start, stop, _ in physical_lines(data)] == expected
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(results_module, "_BLOCK", block)
+        patched.setattr(results_module, "MAX_RESULT_LINE", most)
+        found = list(physical_lines(Stored(data)))
+
+    assert [data[line.start : line.stop] for line in found] == expected
+    assert [line.raw for line in found] == [None if len(line) > most else line for line in expected]
+    ends = [data[line.stop : line.stop + 1] == b"\n" for line in found]
+    assert [line.closed for line in found] == ends
 
 
 def make_look(status: ProviderStatus, accounted: int) -> Look:

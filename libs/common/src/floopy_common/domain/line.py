@@ -29,7 +29,7 @@ class LineAnswer(msgspec.Struct, frozen=True, gc=False):
     """What the provider said of one line.
 
     `body` is the raw JSON of the response body (OpenAI shape), `error` the raw JSON of a top-level error
-    when the provider gave no response.
+    when the provider gave no response. `said` is the raw JSON of the answer's text where that is at hand.
     """
 
     status_code: int | None
@@ -39,6 +39,7 @@ class LineAnswer(msgspec.Struct, frozen=True, gc=False):
     model: str | None = None
     usage: Usage | None = None
     finish_reason: str | None = None
+    said: bytes | None = None
 
     @property
     def ok(self) -> bool:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import mmap
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -27,6 +26,27 @@ _PIECE = 1024 * 1024
 _PART = ".part"
 _ABANDONED = 3_600.0
 """Seconds after which a file that is still being written belongs to a process that died."""
+
+
+class StoredFile:
+    """An open file, read at random. Not mapped: every page that is looked at would count as our memory."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._size = os.fstat(descriptor).st_size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Raises BlobCorrupt when the file ends before that."""
+        found = os.pread(self._descriptor, length, offset)
+        while len(found) < length:
+            more = os.pread(self._descriptor, length - len(found), offset + len(found))
+            if not more:
+                raise BlobCorrupt(f"{length} bytes at {offset} of a file of {self._size}")
+            found += more
+        return found
 
 
 class ScratchArchives:
@@ -77,17 +97,10 @@ class ScratchArchives:
         pending.clear()
 
     @contextmanager
-    def view(self, path: Path | None) -> Iterator[Archived]:
-        """The file's bytes, mapped; nothing at all for None or an empty file."""
-        if path is None:
-            yield b""
-            return
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                yield b""
-                return
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                yield mapped
+    def view(self, path: Path) -> Iterator[Archived]:
+        """The file's bytes, each read when it is asked for."""
+        with path.open("rb", buffering=0) as file:
+            yield StoredFile(file.fileno())
 
     async def keep(self, path: Path, batch_id: str) -> str:
         """Store the file as a blob; it is then found under the blob's id."""

@@ -4,11 +4,14 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any, NamedTuple, cast
 
 import msgspec
 
+from floopy_common.domain.ids import line_id
+from floopy_common.domain.line import LineStatus
 from floopy_common.domain.money import Cost, Rates
 from floopy_common.events.lines import (
     MAX_EVENT_BYTES,
@@ -24,8 +27,9 @@ from floopy_common.events.lines import (
     line_event,
     to_line_usage,
 )
+from floopy_reconciler.core.event_template import template_of
 from floopy_reconciler.core.outcomes import Outcome
-from floopy_reconciler.core.previews import answer_preview, question_preview
+from floopy_reconciler.core.previews import answer_preview, question_preview, text_preview
 from floopy_reconciler.ports import Document
 
 _ROOM = 16 * 1024
@@ -33,6 +37,7 @@ _ROOM = 16 * 1024
 _SHORT = 200
 """Characters left of any one text in an event that would else be too large."""
 _UNSET = msgspec.UNSET
+_NULL = b"null"
 
 
 class Place(NamedTuple):
@@ -97,6 +102,20 @@ def _completed_at(source: Document, manifest: Document) -> datetime:
     return cast("datetime", source["ended_at"] or manifest["written_at"])
 
 
+class Line(NamedTuple):
+    """One line: `custom_id` is JSON, `asked` the request's body, `asked_at` its offset in the input file."""
+
+    number: int
+    custom_id: bytes
+    group: int
+    source: int
+    outcome: Outcome
+    cost: Cost
+    asked: bytes
+    asked_at: int
+    answered: Place | None
+
+
 class LineEvents:
     """Makes the events of one segment."""
 
@@ -105,63 +124,128 @@ class LineEvents:
         self._previews = facts.content_policy != "none"
         self._inline = facts.content_policy == "inline"
         self._starts = [0, *accumulate(part["length"] for part in facts.input_ranges)]
+        self._templates: dict[tuple[int, int, int, str], bytes] = {}
 
-    def make(
-        self,
-        *,
-        line_id: str,
-        line_no: int,
-        custom_id: str,
-        model: str | None,
-        source: int,
-        outcome: Outcome,
-        cost: Cost,
-        asked: bytes,
-        asked_at: int,
-        answered: Place | None,
-    ) -> bytes:
-        """`asked` is the request's body, `asked_at` its offset in the input file."""
+    def make(self, line: Line) -> bytes:
+        """The event's bytes; they follow from the line and the segment's facts."""
+        if not self._inline:
+            value = self._filled(line)
+            if value is not None and len(value) <= self._facts.max_event_bytes:
+                return value
+        return self._encoded(line)
+
+    def _filled(self, line: Line) -> bytes | None:
+        """The event out of a template; None for a line that has something out of the ordinary."""
+        number, custom_id, _, _, outcome, cost, asked, asked_at, answered = line
+        usage, part = outcome.usage, bisect_right(self._starts, asked_at) - 1
+        if (
+            outcome.status is not LineStatus.SUCCEEDED
+            or answered is None
+            or usage is None
+            or usage.cache_write_tokens
+            or cost.nano_usd is None
+            or asked_at + len(asked) > self._starts[part + 1]
+        ):
+            return None
+        return self._template(line, part, answered.blob) % (
+            number,
+            number,
+            number,
+            number,
+            custom_id,
+            outcome.status_code,
+            _json_of(outcome.finish_reason),
+            usage.input_tokens,
+            usage.cached_tokens,
+            usage.output_tokens,
+            usage.reasoning_tokens,
+            usage.input_tokens + usage.output_tokens,
+            cost.nano_usd,
+            _json_of(cost.flag),
+            self._facts.input_ranges[part]["offset"] + asked_at - self._starts[part],
+            len(asked),
+            self._asked_preview(asked),
+            answered.offset,
+            len(answered.body),
+            self._answer_preview(answered, outcome),
+        )
+
+    def _template(self, line: Line, part: int, response_blob: str) -> bytes:
+        key = (line.source, line.group, part, response_blob)
+        template = self._templates.get(key)
+        if template is None:
+            template = template_of(
+                self._shared(line),
+                price_version=self._facts.price_version,
+                request_blob=self._facts.input_ranges[part]["blob"],
+                response_blob=response_blob,
+            )
+            self._templates[key] = template
+        return template
+
+    def _shared(self, line: Line) -> dict[str, Any]:
         facts = self._facts
-        inline = self._inline and self._fits(asked, answered)
+        return {
+            "source": "batch",
+            "org_id": facts.org_id,
+            "api_key_id": facts.api_key_id,
+            "batch_id": facts.batch_id,
+            "segments": facts.segments,
+            "segment": facts.segment,
+            "provider": facts.provider,
+            "model": facts.models[line.group][0],
+            "endpoint": facts.endpoint,
+            "timing": facts.timings[line.source],
+            "session_id": facts.session_id,
+            "content_policy": facts.content_policy,
+        }
+
+    def _encoded(self, line: Line) -> bytes:
+        facts, outcome, answered = self._facts, line.outcome, line.answered
+        inline = self._inline and self._fits(line.asked, answered)
         data = LineCompleted(
-            source="batch",
-            org_id=facts.org_id,
-            api_key_id=facts.api_key_id,
-            batch_id=facts.batch_id,
-            segments=facts.segments,
-            segment=facts.segment,
-            line_id=line_id,
-            line_no=line_no,
-            custom_id=custom_id,
-            provider=facts.provider,
-            model=model,
-            endpoint=facts.endpoint,
+            **self._shared(line),
+            line_id=line_id(facts.batch_id, line.number),
+            line_no=line.number,
+            custom_id=cast("str", msgspec.Raw(line.custom_id)),
             status=outcome.status,
             status_code=outcome.status_code,
             error=outcome.failure,
             finish_reason=outcome.finish_reason,
             usage=None if outcome.usage is None else to_line_usage(outcome.usage),
-            cost=LineCost(cost.nano_usd, cost.flag, facts.price_version),
-            timing=facts.timings[source],
-            session_id=facts.session_id,
-            content_policy=facts.content_policy,
-            request=self._request(asked, asked_at, inline),
-            response=None if answered is None else self._response(answered, inline),
+            cost=LineCost(line.cost.nano_usd, line.cost.flag, facts.price_version),
+            request=self._request(line.asked, line.asked_at, inline),
+            response=None if answered is None else self._response(answered, outcome, inline),
         )
-        return self._encode(data)
+        time = data.timing.completed_at
+        value = encode_line(line_event(data, time))
+        if len(value) <= facts.max_event_bytes:
+            return value
+        return encode_line(line_event(_shrunk(data), time))
 
     def _fits(self, asked: bytes, answered: Place | None) -> bool:
         bodies = len(asked) + (0 if answered is None else len(answered.body))
         return bodies + _ROOM <= self._facts.max_event_bytes
 
+    def _asked_preview(self, asked: bytes) -> bytes:
+        """JSON, as is an answer's."""
+        return question_preview(asked) or _NULL if self._previews else _NULL
+
+    def _answer_preview(self, answered: Place, outcome: Outcome) -> bytes:
+        if not self._previews:
+            return _NULL
+        if outcome.said is not None:
+            return text_preview(outcome.said) or _NULL
+        return answer_preview(answered.body) or _NULL
+
     def _request(self, asked: bytes, asked_at: int, inline: bool) -> Content:
         first, *rest = self._located(asked_at, len(asked))
-        preview = question_preview(asked) if self._previews else None
+        preview = cast("str", msgspec.Raw(self._asked_preview(asked)))
         body = msgspec.Raw(asked) if inline else _UNSET
         return Content(first.blob, first.offset, first.length, preview, body, tuple(rest))
 
-    def _response(self, answered: Place, inline: bool) -> Content:
-        preview = answer_preview(answered.body) if self._previews else None
+    def _response(self, answered: Place, outcome: Outcome, inline: bool) -> Content:
+        preview = cast("str", msgspec.Raw(self._answer_preview(answered, outcome)))
         body = msgspec.Raw(answered.body) if inline else _UNSET
         return Content(answered.blob, answered.offset, len(answered.body), preview, body)
 
@@ -178,12 +262,10 @@ class LineEvents:
             at, offset, length = at + 1, offset + taken, length - taken
         return found
 
-    def _encode(self, data: LineCompleted) -> bytes:
-        time = data.timing.completed_at
-        value = encode_line(line_event(data, time))
-        if len(value) <= self._facts.max_event_bytes:
-            return value
-        return encode_line(line_event(_shrunk(data), time))
+
+@lru_cache(maxsize=256)
+def _json_of(text: str | None) -> bytes:
+    return msgspec.json.encode(text)
 
 
 def _shrunk(data: LineCompleted) -> LineCompleted:

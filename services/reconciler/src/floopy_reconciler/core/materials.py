@@ -4,15 +4,28 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from floopy_common.domain.errors import Invalid
+from floopy_common.domain.errors import BlobCorrupt, Invalid
 from floopy_common.domain.index import InputEntry, result_slice
 from floopy_reconciler.core.render import Material
 from floopy_reconciler.core.sources import Answers
 from floopy_reconciler.ports import Archived, Archives, Document, Formats, SegmentInputs
 
 
+class _Nothing:
+    """The archive of a source that has none."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        raise BlobCorrupt(f"an index speaks of {length} bytes at {offset} of an archive that is not there")
+
+
+NOTHING = _Nothing()
+
+
 class Materials:
-    """Input in memory (a segment is at most 16 MiB or one line), archives mapped from disk."""
+    """Input in memory (a segment is at most 16 MiB or one line), archives on disk."""
 
     def __init__(self, *, inputs: SegmentInputs, archives: Archives, formats: Formats) -> None:
         self._inputs = inputs
@@ -45,12 +58,14 @@ class Materials:
     async def _answers(self, source: Document, segment: Document) -> Answers:
         if source["archive"] is None:
             return {}
-        async with self._archives.open(source["archive"]["index_blob"]) as packed:
-            return _by_line(packed, segment["first_line"], segment["last_line"])
+        async with self._archives.open(source["archive"]["index_blob"]) as index:
+            packed = index.read(0, len(index))
+        found = result_slice(packed, segment["first_line"], segment["last_line"])
+        return {entry.line_no: entry for entry in found}
 
     async def _open(self, stack: AsyncExitStack, source: Document) -> tuple[Archived, Archived]:
         output, error = [
-            await stack.enter_async_context(self._archives.open(part["blob"])) if part else b""
+            await stack.enter_async_context(self._archives.open(part["blob"])) if part else NOTHING
             for part in ((source["archive"] or {}).get(name) for name in ("output", "error"))
         ]
         return output, error
@@ -59,8 +74,3 @@ class Materials:
 def format_of(source: Document) -> str:
     """How the source's archive is written; a manifest that does not say means as its provider writes."""
     return str(source.get("format") or source["provider"])
-
-
-def _by_line(packed: Archived, first_line: int, last_line: int) -> Answers:
-    """A function of its own: nothing may still look into a mapped file when it is closed."""
-    return {entry.line_no: entry for entry in result_slice(memoryview(packed), first_line, last_line)}

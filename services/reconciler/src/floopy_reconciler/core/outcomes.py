@@ -59,6 +59,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     model: str | None = None
     usage: Usage | None = None
     finish_reason: str | None = None
+    said: bytes | None = None
+    """JSON of the answer's text where it is known without reading `body`."""
 
 
 class _Fault(msgspec.Struct, gc=False):
@@ -91,6 +93,7 @@ def answered(answer: LineAnswer) -> Outcome:
             model=answer.model,
             usage=answer.usage,
             finish_reason=answer.finish_reason,
+            said=answer.said,
         )
     if answer.status_code and answer.status_code >= _REFUSED_STATUS:
         body = readable(answer.body or _no_message(answer.status_code))

@@ -1,4 +1,7 @@
-"""The first words of a question and of its answer, whatever the endpoint's body looks like."""
+"""The first words of a question and of its answer, whatever the endpoint's body looks like.
+
+Previews are made as the JSON they become in an event: most texts are cut out of the body as they are.
+"""
 
 from collections.abc import Sequence
 
@@ -11,6 +14,7 @@ _LONGEST_TAIL = 12
 """Characters of an escaped surrogate pair: what a cut can leave broken."""
 _NONE = msgspec.Raw(b"")
 """Stands for a missing value: a union of Raw and null is nothing msgspec can read."""
+_EMPTY = b'""'
 
 
 class _Part(msgspec.Struct, gc=False):
@@ -47,23 +51,25 @@ _decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_parts = msgspec.json.Decoder(list[_Part]).decode
 _decode_texts = msgspec.json.Decoder(list[str]).decode
 _decode_text = msgspec.json.Decoder(str).decode
+_encode = msgspec.json.Encoder().encode
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-def question_preview(body: bytes | msgspec.Raw) -> str | None:
-    """The beginning of the last user message, or of whatever the endpoint calls its input."""
+def question_preview(body: bytes | msgspec.Raw) -> bytes | None:
+    """JSON of the beginning of the last user message, or of whatever the endpoint calls its input."""
     try:
         question = _decode_question(body)
         if question.messages:
             return _last_of_user(question.messages)
-        return _text_of(question.input) or _text_of(question.prompt)
+        said = _text_of(question.input)
+        return _text_of(question.prompt) if said is None or said == _EMPTY else said
     except _UNREADABLE:
         return None
 
 
-def answer_preview(body: bytes) -> str | None:
-    """The beginning of the first choice's text, or of the error's message."""
+def answer_preview(body: bytes) -> bytes | None:
+    """JSON of the beginning of the first choice's text, or of the error's message."""
     try:
         answer = _decode_answer(body)
         if answer.choices:
@@ -73,51 +79,68 @@ def answer_preview(body: bytes) -> str | None:
             return _first_text(answer.output)
     except _UNREADABLE:
         return None
-    return None if answer.error is None or answer.error.message is None else shortened(answer.error.message)
+    failure = answer.error
+    return None if failure is None or failure.message is None else _encode(_shortened(failure.message))
 
 
-def shortened(text: str) -> str:
+def text_preview(content: bytes) -> bytes | None:
+    """JSON of the beginning of what a message's content, itself JSON, says."""
+    try:
+        return _text_of(content)
+    except _UNREADABLE:
+        return None
+
+
+def _shortened(text: str) -> str:
     return text[:PREVIEW_CHARS]
 
 
-def _last_of_user(messages: Sequence[_Part]) -> str | None:
+def _last_of_user(messages: Sequence[_Part]) -> bytes | None:
     for message in reversed(messages):
         if message.role == "user":
             return _text_of(message.content)
     return _text_of(messages[-1].content)
 
 
-def _text_of(content: msgspec.Raw) -> str | None:
+def _text_of(content: msgspec.Raw | bytes) -> bytes | None:
     """Of a text, a list of texts, a list of messages or a list of parts."""
-    view = memoryview(content)
-    kind = bytes(view[:1])
-    if kind == b'"':
-        return _beginning(view)
-    if kind != b"[":
+    raw = bytes(content)
+    if raw.startswith(b'"'):
+        return _beginning(raw)
+    if not raw.startswith(b"["):
         return None
     try:
-        parts = _decode_parts(content)
+        parts = _decode_parts(raw)
     except msgspec.ValidationError:
-        texts = _decode_texts(content)
-        return shortened(texts[0]) if texts else None
+        texts = _decode_texts(raw)
+        return _encode(_shortened(texts[0])) if texts else None
     if any(part.role is not None for part in parts):
         return _last_of_user(parts)
     return _first_text(parts)
 
 
-def _first_text(parts: Sequence[_Part]) -> str | None:
-    texts = (_text_of(part.text) or _text_of(part.content) for part in parts)
-    return next((text for text in texts if text), None)
+def _first_text(parts: Sequence[_Part]) -> bytes | None:
+    for part in parts:
+        for content in (part.text, part.content):
+            text = _text_of(content)
+            if text is not None and text != _EMPTY:
+                return text
+    return None
 
 
-def _beginning(string: memoryview) -> str | None:
+def _beginning(string: bytes) -> bytes | None:
     """Of a JSON string, without decoding all of a long one."""
-    if len(string) <= _PREFIX_BYTES:
-        return shortened(_decode_text(string))
-    prefix = bytes(string[:_PREFIX_BYTES]).decode("utf-8", "ignore")
+    whole = len(string) <= _PREFIX_BYTES
+    prefix = string if whole else string[:_PREFIX_BYTES]
+    if b"\\" not in prefix and prefix.isascii():
+        # every byte is a character that stands for itself
+        return string if len(string) <= PREVIEW_CHARS + 2 else string[: PREVIEW_CHARS + 1] + b'"'
+    if whole:
+        return _encode(_shortened(_decode_text(string)))
+    text = prefix.decode("utf-8", "ignore")
     for cut in range(_LONGEST_TAIL):
         try:
-            return shortened(_decode_text(prefix[: len(prefix) - cut] + '"'))
+            return _encode(_shortened(_decode_text(text[: len(text) - cut] + '"')))
         except msgspec.DecodeError:
             continue
     return None

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -15,8 +15,8 @@ from floopy_common.domain.errors import Invalid
 from floopy_common.domain.ids import batch_request_id, line_id
 from floopy_common.domain.index import InputEntry, ResultEntry
 from floopy_common.domain.line import LineAnswer, LineStatus
-from floopy_common.domain.money import Cost, Usage
-from floopy_reconciler.core.line_events import Facts, LineEvents, Place
+from floopy_common.domain.money import Usage
+from floopy_reconciler.core.line_events import Facts, Line, LineEvents, Place
 from floopy_reconciler.core.outcomes import (
     Outcome,
     answered,
@@ -34,6 +34,8 @@ RENDERER_VERSION = 1
 _PIECE_LINES = 250
 _PIECE_BYTES = 1024 * 1024
 """A piece is a few milliseconds of work: the event loop turns between two."""
+_SCATTERED = 2
+"""Times the bytes that are wanted: results further apart are not worth reading what lies between."""
 _BOM = b"\xef\xbb\xbf"
 _TAIL = b'},"error":null}\n'
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -62,23 +64,41 @@ class Material:
     archives: Sequence[tuple[Archived, Archived]]
     formats: Sequence[ResultFormat]
 
-    def read(self, source: int, entry: ResultEntry) -> LineAnswer:
-        """Raises Invalid when the archive does not hold what its index says."""
-        archive = self.archives[source][entry.source]
-        return self.formats[source].parse_result(archive[entry.offset : entry.offset + entry.length])
-
-    def answer(
-        self, source: int, entry: ResultEntry, asked: bytes, ended: int
-    ) -> tuple[LineAnswer, tuple[str, ...]]:
-        """The same, as the answer to the body `asked`; with notes for an operator."""
-        raw = self.archives[source][entry.source][entry.offset : entry.offset + entry.length]
-        return self.formats[source].parse_answer(raw, asked, ended)
-
     def choices(self, sources: Sequence[Document]) -> list[Choice]:
         def ran_not(source: int, entry: ResultEntry) -> bool:
-            return has_answer(Choice(source, entry)) and never_ran(self.read(source, entry))
+            return has_answer(Choice(source, entry)) and never_ran(self._verdict(source, entry))
 
         return choose(self.lines, sources, self.answers, ran_not)
+
+    def _verdict(self, source: int, entry: ResultEntry) -> LineAnswer:
+        """Raises Invalid when the archive does not hold what its index says."""
+        raw = self.archives[source][entry.source].read(entry.offset, entry.length)
+        return self.formats[source].parse_result(raw)
+
+    def results(self, choices: Sequence[Choice]) -> list[bytes]:
+        """What the archives hold for each; nothing where there is no answer.
+
+        Neighbours are read at once, what lies scattered one by one: never much more than is asked for.
+        """
+        found = [b""] * len(choices)
+        files: dict[tuple[int, int], list[int]] = {}
+        for at, choice in enumerate(choices):
+            if choice.entry is not None and has_answer(choice):
+                files.setdefault((choice.source, choice.entry.source), []).append(at)
+        for (source, file), places in files.items():
+            entries = [cast("ResultEntry", choices[at].entry) for at in places]
+            for at, raw in zip(places, _read_entries(self.archives[source][file], entries), strict=True):
+                found[at] = raw
+        return found
+
+
+def _read_entries(archive: Archived, entries: Sequence[ResultEntry]) -> Iterator[bytes]:
+    start = min(entry.offset for entry in entries)
+    stop = max(entry.offset + entry.length for entry in entries)
+    if stop - start > _SCATTERED * sum(entry.length for entry in entries):
+        return (archive.read(entry.offset, entry.length) for entry in entries)
+    block = archive.read(start, stop - start)
+    return (block[entry.offset - start : entry.offset - start + entry.length] for entry in entries)
 
 
 class PartIds(NamedTuple):
@@ -156,16 +176,14 @@ class Renderer:
         """In input order. Raises Uncovered or Invalid for a segment that cannot be rendered."""
         material = self._material
         base = material.lines[0].offset if material.lines else 0
-        records: list[Record] = []
-        cut_at = _PIECE_BYTES
-        for entry, choice in zip(material.lines, material.choices(self._sources), strict=True):
-            start = entry.offset - base
-            records.append(self._line(entry, choice, material.data[start : start + entry.length]))
-            if len(records) == _PIECE_LINES or sum(self._sizes.values()) >= cut_at:
-                yield self._cut(records)
-                records = []
-                cut_at = sum(self._sizes.values()) + _PIECE_BYTES
-        if records:
+        choices = material.choices(self._sources)
+        for first, stop in _cuts(material.lines, choices):
+            lines, chosen = material.lines[first:stop], choices[first:stop]
+            records = []
+            for entry, choice, result in zip(lines, chosen, material.results(chosen), strict=True):
+                start = entry.offset - base
+                raw = material.data[start : start + entry.length]
+                records.append(self._line(entry, choice, raw, result))
             yield self._cut(records)
 
     def _cut(self, records: list[Record]) -> Piece:
@@ -174,36 +192,32 @@ class Renderer:
         self._error.clear()
         return piece
 
-    def _line(self, entry: InputEntry, choice: Choice, raw: bytes) -> Record:
-        custom_id, name, body, body_at = _read_line(entry, raw)
-        outcome = self._outcome(entry.line_no, choice, body)
-        identity = line_id(self._facts.batch_id, entry.line_no)
-        place = self._write(identity, custom_id, outcome)
+    def _line(self, entry: InputEntry, choice: Choice, raw: bytes, result: bytes) -> Record:
+        number, source = entry.line_no, choice.source
+        spelled, custom_id, body, body_at = _read_line(number, raw)
+        if result:
+            answer, notes = self._material.formats[source].parse_answer(result, body, self._ended[source])
+            if notes:
+                self.tally.notes.update(notes)
+            outcome = answered(answer)
+        else:
+            outcome = unanswered(number, self._sources[source], choice.entry)
+        identity = line_id(self._facts.batch_id, number)
+        place = self._write(identity, spelled, outcome)
         model, rates = self._facts.models[entry.group]
-        cost: Cost = price_of(outcome, model, rates)
         self.tally.add(outcome)
-        value = self._events.make(
-            line_id=identity,
-            line_no=entry.line_no,
-            custom_id=name,
-            model=model,
-            source=choice.source,
-            outcome=outcome,
-            cost=cost,
-            asked=body,
-            asked_at=entry.offset + body_at,
-            answered=place,
+        line = Line(
+            number,
+            custom_id,
+            entry.group,
+            source,
+            outcome,
+            price_of(outcome, model, rates),
+            body,
+            entry.offset + body_at,
+            place,
         )
-        return identity.encode(), value
-
-    def _outcome(self, line_no: int, choice: Choice, asked: bytes) -> Outcome:
-        source, entry = choice
-        if entry is None or not has_answer(choice):
-            return unanswered(line_no, self._sources[source], entry)
-        answer, notes = self._material.answer(source, entry, asked, self._ended[source])
-        if notes:
-            self.tally.notes.update(notes)
-        return answered(answer)
+        return identity.encode(), self._events.make(line)
 
     def _write(self, identity: str, custom_id: bytes, outcome: Outcome) -> Place | None:
         """Add the line to its part; where its response's body came to lie."""
@@ -232,17 +246,35 @@ class Renderer:
         return Place(self._parts.output if succeeded else self._parts.error, offset, body)
 
 
-def _read_line(entry: InputEntry, raw: bytes) -> tuple[bytes, str, bytes, int]:
-    """The custom_id as it is spelled and as text, the body's JSON, and where in the line that is."""
+def _cuts(lines: Sequence[InputEntry], choices: Sequence[Choice]) -> Iterator[tuple[int, int]]:
+    """Where each piece begins and ends: by lines and by the bytes of questions and answers."""
+    first = size = 0
+    for at, (line, choice) in enumerate(zip(lines, choices, strict=True)):
+        length = line.length + (choice.entry.length if choice.entry is not None else 0)
+        if at > first and (at - first == _PIECE_LINES or size + length > _PIECE_BYTES):
+            yield first, at
+            first, size = at, 0
+        size += length
+    if first < len(lines):
+        yield first, len(lines)
+
+
+def _read_line(number: int, raw: bytes) -> tuple[bytes, bytes, bytes, int]:
+    """The custom_id's JSON as it is spelled and as we spell it, the body's JSON, and where that is."""
     skip = len(_BOM) if raw.startswith(_BOM) else 0
     try:
         line = _decode_line(raw[skip:] if skip else raw)
-        custom_id, body = bytes(line.custom_id), bytes(line.body)
-        name = _decode_text(custom_id) if b"\\" in custom_id else custom_id[1:-1].decode()
+        spelled, body = bytes(line.custom_id), bytes(line.body)
+        if not spelled.isascii():
+            spelled.decode()
+        custom_id = _encode(_decode_text(spelled)) if b"\\" in spelled else spelled
     except _UNREADABLE as error:
-        raise Invalid(f"line {entry.line_no} of the input cannot be read: {error}") from error
-    # the same bytes may stand earlier in the line: then they are as good a reference
-    return custom_id, name, body, raw.find(body, skip)
+        raise Invalid(f"line {number} of the input cannot be read: {error}") from error
+    at = len(raw) - len(body) - 1
+    if not raw.startswith(body, at):
+        # the same bytes may stand earlier in the line: then they are as good a reference
+        at = raw.find(body, skip)
+    return spelled, custom_id, body, at
 
 
 def _request_id(identity: str, said: str | None) -> bytes:

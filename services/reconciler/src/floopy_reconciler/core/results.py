@@ -1,8 +1,9 @@
 """Joins a provider's results back to the lines of a shard, whatever is wrong with them."""
 
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,6 +16,7 @@ MAX_RESULT_LINE = 16 * 1024 * 1024
 """A longer result could not be returned as a line of an output file nor kept in one document."""
 _KEY_WINDOW = 4096
 """Where an oversized line shows its custom_id: at its beginning or at its end, never in its middle."""
+_BLOCK = 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 _NEVER_RUN = frozenset({"batch_expired", "batch_cancelled", "request_cancelled"})
 
@@ -61,22 +63,31 @@ class Joined:
         return sorted(line for line, entry in self.entries.items() if entry.flags & FLAG_RETRYABLE)
 
 
+class PhysicalLine(NamedTuple):
+    """From `start` to `stop`; `closed`: its end is there. `raw` is None of an oversized line."""
+
+    start: int
+    stop: int
+    closed: bool
+    raw: bytes | None
+
+
 class _Unreadable(Exception):  # noqa: N818 - says what happened
     """A result line without a custom_id or an answer."""
 
 
 def join_results(
-    sources: list[tuple[int, Archived]], expected: Expected, result_format: ResultFormat
+    sources: Sequence[tuple[int, Archived]], expected: Expected, result_format: ResultFormat
 ) -> Joined:
     """Read every source once, in order; memory grows with the number of lines, not with their bytes."""
     joined = Joined()
     seen: set[int] = set()
     for source, data in sources:
-        for start, stop, closed in physical_lines(data):
+        for line in physical_lines(data):
             try:
-                entry = _read_line(data, start, stop, source, expected, result_format)
+                entry = _read_line(data, line, source, expected, result_format)
             except _Unreadable:
-                if closed:
+                if line.closed:
                     joined.quarantined.malformed += 1
                     joined.present += 1
                 else:
@@ -86,32 +97,34 @@ def join_results(
     return joined
 
 
-def physical_lines(data: Archived) -> Iterator[tuple[int, int, bool]]:
-    """(start, stop, closed) of every line that is not blank; only `\\n` ends a line, and closes it."""
-    position = len(_BOM) if data[: len(_BOM)] == _BOM else 0
+def physical_lines(data: Archived) -> Iterator[PhysicalLine]:
+    """Every line that is not blank; only `\\n` ends a line. In memory are one line and one block."""
     size = len(data)
-    while position < size:
-        newline = data.find(b"\n", position)
-        stop = size if newline < 0 else newline
-        if stop - position > MAX_RESULT_LINE or data[position:stop].strip():
-            yield position, stop, newline >= 0
-        position = stop + 1
+    start = len(_BOM) if size >= len(_BOM) and data.read(0, len(_BOM)) == _BOM else 0
+    head, dropped = b"", 0  # the line whose end has not come yet: its bytes, or how many there were
+    for at in range(start, size, _BLOCK):
+        *closed, rest = data.read(at, min(_BLOCK, size - at)).split(b"\n")
+        for line in closed:
+            stop = start + dropped + len(head) + len(line)
+            raw = None if stop - start > MAX_RESULT_LINE else head + line
+            if raw is None or raw.strip():
+                yield PhysicalLine(start, stop, True, raw)
+            start, head, dropped = stop + 1, b"", 0
+        head += rest
+        if dropped or len(head) > MAX_RESULT_LINE:
+            head, dropped = b"", dropped + len(head)
+    if dropped or head.strip():
+        yield PhysicalLine(start, size, False, None if dropped else head)
 
 
 def _read_line(
-    data: Archived,
-    start: int,
-    stop: int,
-    source: int,
-    expected: Expected,
-    result_format: ResultFormat,
+    data: Archived, line: PhysicalLine, source: int, expected: Expected, result_format: ResultFormat
 ) -> ResultEntry | None:
     """The line's entry; None for a foreign line. An entry with `length` 0 is a line that never ran."""
-    length = stop - start
-    if length > MAX_RESULT_LINE:
+    start, stop, _, raw = line
+    if raw is None:
         number = _find_key(data, start, stop, expected)
-        return None if number is None else ResultEntry(number, start, length, source, FLAG_OVERSIZED)
-    raw = bytes(data[start:stop])
+        return None if number is None else ResultEntry(number, start, stop - start, source, FLAG_OVERSIZED)
     key = result_format.read_key(raw)
     if key is None:
         raise _Unreadable
@@ -125,7 +138,7 @@ def _read_line(
     if not expected.keep_never_run and _never_ran(answer):
         return ResultEntry(number, start, 0, source, 0)
     flags = FLAG_OK if answer.ok else FLAG_RETRYABLE if answer.retryable else 0
-    return ResultEntry(number, start, length, source, flags)
+    return ResultEntry(number, start, stop - start, source, flags)
 
 
 def _line_of(key: str, expected: Expected) -> int | None:
@@ -138,8 +151,8 @@ def _line_of(key: str, expected: Expected) -> int | None:
 
 def _find_key(data: Archived, start: int, stop: int, expected: Expected) -> int | None:
     pattern = re.compile(rb'"custom_id"\s*:\s*"(%b-[0-9]{1,10})"' % re.escape(expected.nonce.encode()))
-    for window in (data[start : start + _KEY_WINDOW], data[stop - _KEY_WINDOW : stop]):
-        found = pattern.search(window)
+    for at in (start, stop - _KEY_WINDOW):
+        found = pattern.search(data.read(at, _KEY_WINDOW))
         if found is not None:
             return _line_of(found.group(1).decode(), expected)
     return None

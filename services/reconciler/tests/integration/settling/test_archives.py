@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from floopy_common.chassis.mongo import Mongo
-from floopy_common.domain.errors import BlobMissing
+from floopy_common.domain.errors import BlobCorrupt, BlobMissing
 from floopy_common.providers.port import ResultStream, Unavailable
 from floopy_common.stores.blobs import BlobStore
 from floopy_reconciler.adapters.archives import ScratchArchives
@@ -49,7 +49,7 @@ async def test_download_becomes_a_pinned_blob_and_stays_at_hand(
     assert blob is not None
     assert (blob["kind"], blob["pins"], blob["length"]) == ("archive", ["batch_1"], len(data))
     async with archives.open(blob_id) as view:
-        assert view[:] == data
+        assert view.read(0, len(view)) == data
 
 
 @pytest.mark.parametrize("length", [2, 4])
@@ -82,7 +82,7 @@ async def test_lost_scratch_is_fetched_again(archives: ScratchArchives, tmp_path
     (tmp_path / "scratch" / blob_id).unlink()
 
     async with archives.open(blob_id) as view:
-        assert view[:] == b"results\n"
+        assert view.read(0, len(view)) == b"results\n"
     assert files(tmp_path) == [blob_id]
 
 
@@ -96,7 +96,7 @@ async def test_damaged_scratch_of_another_process_is_not_believed(
     restarted = ScratchArchives(tmp_path / "scratch", BlobStore(mongo), max_result=MIB, max_total=MIB)
 
     async with restarted.open(blob_id) as view:
-        assert view[:] == b"results\n"
+        assert view.read(0, len(view)) == b"results\n"
 
 
 async def test_unknown_blob_is_missing(archives: ScratchArchives) -> None:
@@ -108,8 +108,17 @@ async def test_unknown_blob_is_missing(archives: ScratchArchives) -> None:
 async def test_empty_results_are_empty(archives: ScratchArchives) -> None:
     path = await archives.receive(make_stream(length=0))
 
-    with archives.view(path) as view, archives.view(None) as nothing:
-        assert view == nothing == b""
+    with archives.view(path) as view:
+        assert (len(view), view.read(0, 0)) == (0, b"")
+
+
+async def test_what_an_archive_does_not_hold_cannot_be_read(archives: ScratchArchives) -> None:
+    path = await archives.receive(make_stream(b"results\n"))
+
+    with archives.view(path) as view:
+        assert view.read(3, 5) == b"ults\n"
+        with pytest.raises(BlobCorrupt):
+            view.read(3, 6)
 
 
 async def test_scratch_keeps_to_its_bound_and_what_is_open_stays_readable(
@@ -125,9 +134,9 @@ async def test_scratch_keeps_to_its_bound_and_what_is_open_stays_readable(
 
         assert first not in files(tmp_path)
         assert sum(path.stat().st_size for path in (tmp_path / "scratch").iterdir()) <= 2 * MIB
-        assert view[:] == b"a" * MIB
+        assert view.read(0, MIB) == b"a" * MIB
     async with archives.open(first) as view:
-        assert view[:3] == b"aaa"
+        assert view.read(0, 3) == b"aaa"
 
 
 async def test_what_a_dead_process_was_writing_goes(archives: ScratchArchives, tmp_path: Path) -> None:

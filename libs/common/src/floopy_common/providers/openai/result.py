@@ -1,5 +1,6 @@
 """From a line of OpenAI's results to a line's answer; bodies stay the bytes the provider wrote."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -16,6 +17,7 @@ MAX_TOKENS = 1_000_000_000
 _STATUS_CODES = range(100, 600)
 """Batches have been seen to end with lines of status 0, which is no answer."""
 _NULL = b"null"
+_NONE = Raw(b"")
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 Tokens = Annotated[int, Meta(ge=-MAX_TOKENS, le=MAX_TOKENS)]
@@ -62,6 +64,17 @@ class _Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
 
 
+class _Part(msgspec.Struct, gc=False):
+    role: str | None = None
+    content: Raw = _NONE
+    text: Raw = _NONE
+
+
+class _SaidChoice(_Choice, gc=False):
+    message: _Part | None = None
+    text: Raw = _NONE
+
+
 class _Incomplete(msgspec.Struct, gc=False):
     reason: str | None = None
 
@@ -71,14 +84,27 @@ class _Body(msgspec.Struct, gc=False):
 
     model: str | None = None
     usage: _Usage | None = None
-    choices: list[_Choice] | None = None
+    choices: Sequence[_Choice] | None = None
     status: str | None = None
     incomplete_details: _Incomplete | None = None
+
+
+class _Error(msgspec.Struct, gc=False):
+    message: str | None = None
+
+
+class _SaidBody(_Body, gc=False):
+    """The same of an ordinary answer, with its text; more of the shape has to be as expected."""
+
+    choices: Sequence[_SaidChoice] | None = None
+    output: list[_Part] | None = None
+    error: _Error | None = None
 
 
 _decode_key = msgspec.json.Decoder(_Key).decode
 _decode_result = msgspec.json.Decoder(_Result).decode
 _decode_body = msgspec.json.Decoder(_Body).decode
+_decode_said = msgspec.json.Decoder(_SaidBody).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
@@ -97,15 +123,21 @@ class OpenAiResults:
             return None
 
     def parse_result(self, raw: bytes) -> LineAnswer:
-        """Raises Invalid when the line cannot be read."""
+        """Without what only a whole answer says: model, usage and how it ended.
+
+        Raises Invalid when the line cannot be read.
+        """
         try:
-            return _answer(_read(raw))
+            return _verdict(_read(raw))[0]
         except _UNREADABLE as error:
             raise Invalid(f"a result that cannot be read: {error}") from error
 
     def parse_answer(self, raw: bytes, asked: bytes, ended: int) -> tuple[LineAnswer, tuple[str, ...]]:
-        """The same: the body is the provider's own, whatever was asked."""
-        return self.parse_result(raw), ()
+        """The body is the provider's own, whatever was asked. Raises Invalid when it cannot be read."""
+        try:
+            return _answer(_read(raw)), ()
+        except _UNREADABLE as error:
+            raise Invalid(f"a result that cannot be read: {error}") from error
 
 
 def _read(raw: bytes) -> _Result:
@@ -117,23 +149,31 @@ def _read(raw: bytes) -> _Result:
         return _decode_result(mended(raw))
 
 
-def _answer(result: _Result) -> LineAnswer:
+def _verdict(result: _Result) -> tuple[LineAnswer, bytes | None]:
+    """What became of the line, and the body of a success."""
     response, error = result.response, _present(result.error)
     if response is None or response.status_code not in _STATUS_CODES:
-        return LineAnswer(status_code=None, request_id=None, body=None, error=error)
+        return LineAnswer(status_code=None, request_id=None, body=None, error=error), None
     status, body = response.status_code, _present(response.body)
     request_id = None if response.request_id is None else str(response.request_id)
-    if body is None or status is None or not 200 <= status < 300:
-        return LineAnswer(status_code=status, request_id=request_id, body=body, error=error)
-    said = _read_body(body)
+    answer = LineAnswer(status_code=status, request_id=request_id, body=body, error=error)
+    return answer, body if answer.ok else None
+
+
+def _answer(result: _Result) -> LineAnswer:
+    verdict, body = _verdict(result)
+    if body is None:
+        return verdict
+    said, text = _read_body(body)
     return LineAnswer(
-        status_code=status,
-        request_id=request_id,
-        body=body,
-        error=error,
-        model=said.model,
-        usage=_usage(said.usage),
-        finish_reason=_finish_reason(said),
+        verdict.status_code,
+        verdict.request_id,
+        body,
+        verdict.error,
+        said.model,
+        _usage(said.usage),
+        _finish_reason(said),
+        text,
     )
 
 
@@ -142,8 +182,27 @@ def _present(raw: Raw) -> bytes | None:
     return None if value == _NULL else value
 
 
-def _read_body(body: bytes) -> _Body:
-    """What can be read of an answer; a member of another shape than ours hides none of the others."""
+def _read_body(body: bytes) -> tuple[_Body, bytes | None]:
+    """What can be read of an answer, and JSON of its text if that is at hand.
+
+    A member of another shape than ours hides none of the others.
+    """
+    try:
+        said = _decode_said(body)
+    except msgspec.ValidationError:
+        return _read_odd_body(body), None
+    return said, _text_of(said)
+
+
+def _text_of(said: _SaidBody) -> bytes | None:
+    if not said.choices:
+        return None
+    first = said.choices[0]
+    text = bytes(first.text if first.message is None else first.message.content)
+    return text if text.startswith(b'"') else None
+
+
+def _read_odd_body(body: bytes) -> _Body:
     try:
         return _decode_body(body)
     except msgspec.ValidationError:
