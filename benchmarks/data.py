@@ -6,24 +6,27 @@ from pathlib import Path
 _WORDS = ["batch", "line", "segment", "shard", "ledger", "receipt", "gateway", "request", "answer", "token"]
 
 
-def chat_line(number: int, size: int, tag: str) -> bytes:
+MODEL = "gpt-4o-mini"
+
+
+def chat_line(number: int, size: int, tag: str, model: str = MODEL) -> bytes:
     """One chat request of exactly `size` bytes with its newline, if its frame is no larger."""
     frame = {
         "custom_id": f"{tag}-{number}",
         "method": "POST",
         "url": "/v1/chat/completions",
-        "body": {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": ""}]},
+        "body": {"model": model, "messages": [{"role": "user", "content": ""}]},
     }
     empty = json.dumps(frame, separators=(",", ":")).encode() + b"\n"
     text = f"{tag} {number} " + " ".join(_WORDS[(number * 7 + i) % len(_WORDS)] for i in range(size // 4))
     return empty.replace(b'"content":""', b'"content":"%b"' % text[: max(0, size - len(empty))].encode())
 
 
-def write_chat_file(path: Path, lines: int, size: int, tag: str = "bench") -> int:
+def write_chat_file(path: Path, lines: int, size: int, tag: str = "bench", model: str = MODEL) -> int:
     """Write the file; its size in bytes."""
     with path.open("wb") as out:
         for number in range(1, lines + 1):
-            out.write(chat_line(number, size, tag))
+            out.write(chat_line(number, size, tag, model))
         return out.tell()
 
 

@@ -102,6 +102,29 @@ async def running_backends() -> AsyncIterator[Backends]:
         yield Backends(uri, kafka, {name: pids[name] for name in ("mongod", "broker")})
 
 
+@asynccontextmanager
+async def running_mongod() -> AsyncIterator[str]:
+    """mongod alone, as `floopy up` runs it; its URI."""
+    known = attached_credentials()
+    if known is not None:
+        yield str(known["mongo_uri"])
+        return
+    with tempfile.TemporaryDirectory(prefix="floopy-bench-") as scratch:
+        async with Mongod(Path(scratch)) as uri:
+            yield uri
+
+
+@asynccontextmanager
+async def fresh_database(mongo_uri: str) -> AsyncIterator[str]:
+    """The name of an empty database, dropped afterwards."""
+    database = f"bench_{uuid.uuid4().hex[:12]}"
+    try:
+        yield database
+    finally:
+        with MongoClient[dict[str, Any]](mongo_uri) as client:
+            await asyncio.to_thread(client.drop_database, database)
+
+
 class Bed:
     """A database of its own, and the sinks that write to it."""
 
@@ -231,9 +254,9 @@ async def open_ends(kafka: KafkaSettings) -> AsyncIterator[Any]:
 @asynccontextmanager
 async def running_sinks(backends: Backends, alone: str | None) -> AsyncIterator[Bed]:
     """The sinks' real processes on a fresh database, warmed up by nothing yet."""
-    database = f"bench_{uuid.uuid4().hex[:12]}"
     sinks = [alone] if alone else list(SINKS)
     async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(fresh_database(backends.mongo_uri))
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="floopy-bench-")))
         settings = MongoSettings(uri=backends.mongo_uri, database=database)
         mongo = await stack.enter_async_context(open_mongo(settings, "benchmark"))
@@ -245,10 +268,7 @@ async def running_sinks(backends: Backends, alone: str | None) -> AsyncIterator[
             process = await start(program, logs / f"{sink}.log", _START_SECONDS)
             stack.push_async_callback(process.stop)
             bed.ports[f"floopy-{sink}"], bed.pids[f"floopy-{sink}"] = port, process.pid
-        try:
-            yield bed
-        finally:
-            await asyncio.to_thread(_drop, backends.mongo_uri, database)
+        yield bed
 
 
 def _environment(backends: Backends, database: str, port: int) -> Mapping[str, str]:
@@ -262,12 +282,6 @@ def _environment(backends: Backends, database: str, port: int) -> Mapping[str, s
         "FLOOPY_KAFKA__SESSION_TIMEOUT": str(kafka.session_timeout),
         "FLOOPY_METRICS_PORT": str(port),
     }
-
-
-def _drop(mongo_uri: str, *databases: str) -> None:
-    with MongoClient[dict[str, Any]](mongo_uri) as client:
-        for database in databases:
-            client.drop_database(database)
 
 
 def _preview(body: bytes) -> str:
