@@ -126,6 +126,7 @@ COLLECTIONS: dict[str, CollectionSpec] = {
             "who reads an account's list of provider batches, and how far apart its pages are",
             (_index("lease.expires_at"),),
         ),
+        CollectionSpec("create_turns", "who creates on an account whose provider batches look all the same"),
         CollectionSpec("usage_ledger", "one line's usage and cost", (_index("org_id", "-hour"), _PARKED)),
         CollectionSpec(
             "usage_rollups",

@@ -13,3 +13,7 @@ class TooLate(FloopyError):  # noqa: N818 - says what happened
 
 class WrongPlan(FloopyError):  # noqa: N818 - likewise
     """The batch is not, or no longer, in progress with this shard's plan."""
+
+
+class NoTurn(FloopyError):  # noqa: N818 - likewise
+    """Somebody else creates on the account, or what they created is not accounted for yet."""

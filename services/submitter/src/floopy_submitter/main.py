@@ -13,25 +13,33 @@ from floopy_common.chassis.producer import open_producer
 from floopy_common.chassis.runtime import service_runtime
 from floopy_common.chassis.secrets import Keyring
 from floopy_common.events.lifecycle import lifecycle_event
+from floopy_common.providers.anthropic.capabilities import ModelTable
+from floopy_common.providers.anthropic.policy import policy_of
 from floopy_common.providers.clients import open_clients
 from floopy_common.providers.port import ProviderDirectory
 from floopy_common.providers.pricing import PriceTable
 from floopy_common.settings import Settings
 from floopy_common.stores.batches import BatchStore
 from floopy_common.stores.blobs import BlobStore, FileReader
+from floopy_common.stores.create_turns import CreateTurnStore
+from floopy_common.stores.files import FileStore
 from floopy_common.stores.finishing import PlannedLines, TurnStore
 from floopy_common.stores.orphans import OrphanStore, SweepStore
 from floopy_common.stores.planning import PlanningStore
 from floopy_common.stores.submitting import SubmitStore
 from floopy_common.stores.summaries import SummaryStore
 from floopy_submitter.core.cutting import SegmentLimits, ShardLimits
-from floopy_submitter.core.input import ShardInput
+from floopy_submitter.core.input import ANTHROPIC, ShardInput
 from floopy_submitter.core.orphans import OrphanKeeper, Sweeper
 from floopy_submitter.core.planner import PLANNING_STEPS, Planner
 from floopy_submitter.core.recovery import Recovery, SettleRule
 from floopy_submitter.core.search import Search, SearchTimes
 from floopy_submitter.core.slots import Slots
+from floopy_submitter.core.splitting import Splitter
+from floopy_submitter.core.stored_files import StoredFiles
 from floopy_submitter.core.submit import Submitter, SubmitTimes
+from floopy_submitter.core.translation import TranslationPlanner
+from floopy_submitter.core.translator import Translators
 from floopy_submitter.core.waiting import Backoff, Breaker
 from floopy_submitter.errors import UnsafeSettings
 from floopy_submitter.metrics import WAITING, SubmitReport
@@ -49,6 +57,9 @@ FAILPOINTS = {
     "submit.after_record": "the provider batch is recorded, its event waits in the outbox",
     "submit.after_unknown": "a create was ambiguous and is noted as unknown",
     "submit.after_wait": "the provider had no room; the shard waits",
+    "submit.after_split_decided": "the input was too large and will be split, no half is stored",
+    "submit.after_split_stored": "the second half is stored, the first still has its lines too",
+    "submit.after_split": "both halves are planned",
     "submit.after_refuse": "the provider refused the input; the shard is refused",
     "recovery.after_claim": "an unclear shard was claimed, the provider is not asked yet",
     "recovery.after_adopt": "a provider batch was found and recorded",
@@ -112,6 +123,10 @@ class Wiring:
         self._blobs = BlobStore(mongo)
         self._shards = SubmitStore(mongo, owner, settings.lease.ttl)
         self._orphans = OrphanStore(mongo)
+        self._stored = StoredFiles(
+            FileStore(mongo), self._blobs, FileReader(self._blobs), settings.providers.anthropic.file_bytes
+        )
+        self._translators = Translators(self._blobs, self._stored, Keyring(settings.secret_key).end_user_salt)
         self._search = Search(
             shards=self._shards,
             orphans=self._orphans,
@@ -146,6 +161,7 @@ class Wiring:
             prices=PriceTable(),
             segment=SegmentLimits(settings.segment.max_lines, settings.segment.max_bytes),
             shard=ShardLimits(settings.shard.max_lines, settings.shard.max_bytes),
+            translations={ANTHROPIC: self._translation()},
             planned=self.wake("submit"),
             refused=self.wake("outbox batches"),
             now=self._clock.now,
@@ -154,17 +170,34 @@ class Wiring:
         for name in _planner_loops():
             self._add(name, planner.step)
 
+    def _translation(self) -> TranslationPlanner:
+        shard, claude = self._settings.shard, self._settings.providers.anthropic
+        limits = ShardLimits(shard.max_lines, shard.max_bytes)
+        return TranslationPlanner(
+            blobs=self._blobs,
+            reader=FileReader(self._blobs),
+            files=self._stored,
+            translators=self._translators,
+            models=ModelTable(claude.models),
+            policy=policy_of(claude),
+            limits=limits.within(ShardLimits(claude.shard_lines, claude.shard_bytes)),
+        )
+
     def wake_planners(self) -> None:
         for name in _planner_loops():
             self.wake(name)()
 
     def submitting(self) -> None:
         settings = self._settings
+        index = PlannedLines(self._mongo, self._blobs)
+        inputs = ShardInput(index, FileReader(self._blobs), self._translators)
         submitter = Submitter(
             shards=self._shards,
             batches=self._batches,
             providers=self._providers,
-            inputs=ShardInput(PlannedLines(self._mongo, self._blobs), FileReader(self._blobs)),
+            inputs=inputs,
+            splitter=Splitter(shards=self._shards, inputs=inputs, hit=self._hit),
+            turns=CreateTurnStore(self._mongo),
             keeper=self._keeper,
             slots=self._new_slots("submit"),
             backoff=Backoff(settings.waiting.min, settings.waiting.max),
@@ -174,6 +207,7 @@ class Wiring:
                 margin=settings.lease.ttl,
                 defer=self._scan,
                 first_look=settings.poll.min,
+                clock_skew=settings.submit.clock_skew,
             ),
             announce=self._announce,
             changed=self._changed,

@@ -8,6 +8,11 @@ AMBIGUOUS = Counter(
     "Creates whose outcome was unknown, by what became of them; orphan_*: a provider batch nobody wanted.",
     ["provider", "resolution"],
 )
+BLOCKED = Counter(
+    "floopy_account_blocked_total",
+    "Creates that a provider refused until somebody sees to the account: its bill or its spending limit.",
+    ["provider"],
+)
 SUBMIT_SECONDS = Histogram(
     "floopy_submit_seconds",
     "Seconds from the claim of a shard to its recorded provider batch.",
@@ -27,3 +32,6 @@ class SubmitReport:
 
     def resolved(self, provider: str, resolution: str) -> None:
         AMBIGUOUS.labels(provider, resolution).inc()
+
+    def blocked(self, provider: str) -> None:
+        BLOCKED.labels(provider).inc()

@@ -48,6 +48,10 @@ class Hold(Protocol):
 
     async def refuse(self, refused: Document) -> None: ...
 
+    async def decide_split(self, split: Document) -> None: ...
+
+    async def shrink(self, changes: Document) -> None: ...
+
     async def unknown(self) -> None: ...
 
     async def hand_back(self, delay: float) -> None: ...
@@ -78,6 +82,22 @@ class DueShards(Protocol):
     async def discard(self, shard: Document) -> None: ...
 
     async def claim(self, shard: Document) -> Claim | None: ...
+
+
+class NewShards(Protocol):
+    async def insert(self, shard: Document) -> None: ...
+
+
+class CreateTurn(Protocol):
+    """The right to create on an account, nobody else's until it is given back or runs out."""
+
+    def seconds_left(self) -> float: ...
+
+    async def give_back(self) -> None: ...
+
+
+class CreateTurns(Protocol):
+    async def take(self, shard: Document, seconds: float, quiet_for: float) -> CreateTurn | None: ...
 
 
 class UnclearShards(Protocol):
@@ -128,6 +148,18 @@ class InputReader(Protocol):
     ) -> AsyncGenerator[bytes, None]: ...
 
 
+class SmallBlobs(Protocol):
+    async def read_bytes(self, blob_id: str, offset: int = 0, length: int | None = None) -> bytes: ...
+
+
+class OwnedFiles(Protocol):
+    async def get_owned(self, org_id: str, file_id: str) -> Document | None: ...
+
+
+class PinnedBlobs(Protocol):
+    async def pin(self, blob_id: str, batch_id: str) -> bool: ...
+
+
 class Announce(Protocol):
     """Makes the outbox entry that says a shard became a provider batch."""
 
@@ -142,6 +174,8 @@ class Report(Protocol):
     def submitted(self, seconds: float) -> None: ...
 
     def resolved(self, provider: str, resolution: str) -> None: ...
+
+    def blocked(self, provider: str) -> None: ...
 
 
 Changed = Callable[[str], Awaitable[None]]

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from floopy_submitter.core.cutting import (
-    OPENAI_MAX_BYTES,
-    OPENAI_MAX_LINES,
+    OPENAI_LIMITS,
     Cutter,
     Segment,
     SegmentLimits,
@@ -166,8 +165,8 @@ def test_a_line_above_the_bounds_stands_alone() -> None:
     assert [s.lines for s in shards] == [1, 1, 1]
 
 
-@pytest.mark.parametrize(("asked", "given_"), [(10**9, OPENAI_MAX_LINES), (3, 3)])
+@pytest.mark.parametrize(("asked", "given_"), [(10**9, OPENAI_LIMITS.max_lines), (3, 3)])
 def test_settings_never_exceed_the_provider(asked: int, given_: int) -> None:
-    limits = ShardLimits(asked, 10**12).within_provider()
+    limits = ShardLimits(asked, 10**12).within(OPENAI_LIMITS)
 
-    assert (limits.max_lines, limits.max_bytes) == (given_, OPENAI_MAX_BYTES)
+    assert (limits.max_lines, limits.max_bytes) == (given_, OPENAI_LIMITS.max_bytes)

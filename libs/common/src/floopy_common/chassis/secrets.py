@@ -61,6 +61,7 @@ class Keyring:
             raise Invalid(f"FLOOPY_SECRET_KEY needs at least {_MIN_SECRET} characters")
         self._wrapping = AESGCM(_derive(secret, "provider-keys"))
         self._pepper = _derive(secret, "api-keys")
+        self._end_users = _derive(secret, "end-users")
 
     @override
     def __repr__(self) -> str:
@@ -88,6 +89,10 @@ class Keyring:
     def digest(self, api_key: str) -> bytes:
         """What is stored of an API key, and what it is found by (32 bytes)."""
         return hmac.digest(self._pepper, api_key.encode(), "sha256")
+
+    def end_user_salt(self, org_id: str) -> bytes:
+        """What an organisation's end users are hashed with before a provider is told them (32 bytes)."""
+        return hmac.digest(self._end_users, org_id.encode(), "sha256")
 
 
 def new_api_key() -> SecretStr:

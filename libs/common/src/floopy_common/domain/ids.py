@@ -83,6 +83,11 @@ def retry_shard_id(parent_id: str) -> str:
     return f"{parent_id}.r"
 
 
+def split_shard_id(shard_id: str, number: int) -> str:
+    """The other half of a shard's so many-th split."""
+    return f"{shard_id}.s{number}"
+
+
 def receipt_id(batch_id: str, segment_no: int, sink: str) -> str:
     return f"{batch_id}:{segment_no:05d}:{sink}"
 

@@ -10,6 +10,7 @@ from floopy_common.chassis.mongo import Document, Mongo
 from floopy_common.chassis.secrets import Keyring
 from floopy_common.domain.errors import WrongKey
 from floopy_common.domain.line import LineAnswer
+from floopy_common.providers import unsent
 from floopy_common.providers.anthropic.client import AnthropicBatches
 from floopy_common.providers.anthropic.policy import Policy
 from floopy_common.providers.anthropic.result import AnthropicResults
@@ -18,6 +19,7 @@ from floopy_common.providers.http import Connections, open_connections
 from floopy_common.providers.openai.client import OpenAiBatches
 from floopy_common.providers.openai.result import OpenAiResults
 from floopy_common.providers.port import AccountMissing, BatchProvider
+from floopy_common.providers.unsent import UnsentResults
 from floopy_common.settings import ProvidersSettings, Settings
 from floopy_common.stores.accounts import AccountStore
 
@@ -42,7 +44,11 @@ class ResultFormat(Protocol):
         ...
 
 
-RESULT_FORMATS: Mapping[str, ResultFormat] = {"openai": OpenAiResults(), "anthropic": AnthropicResults()}
+RESULT_FORMATS: Mapping[str, ResultFormat] = {
+    "openai": OpenAiResults(),
+    "anthropic": AnthropicResults(),
+    unsent.PROVIDER: UnsentResults(),
+}
 
 MakeClient = Callable[[Access, Connections, Settings], BatchProvider]
 

@@ -177,6 +177,11 @@ class ResultStream:
 class BatchProvider(Protocol):
     """One account at one provider; no call is ever repeated by the client itself."""
 
+    @property
+    def shows_attempts(self) -> bool:
+        """Whether a listed batch shows which attempt made it, so that creates need not take turns."""
+        ...
+
     async def prepare(self, attempt: AttemptInput) -> str | None:
         """Upload the input; its file id, None where a create carries its input, which is then left unread.
 

@@ -184,6 +184,19 @@ class SubmitHold:
             ]
         )
 
+    async def decide_split(self, split: Document) -> None:
+        """The input is too large: the shard will not be sent again before it was split as `split` says."""
+        await self._write(
+            [
+                self._on_last(AttemptPhase.NOT_ACCEPTED, {"resolution": "too_large"}),
+                assign({"split": split, "waiting": None}),
+            ]
+        )
+
+    async def shrink(self, changes: Document) -> None:
+        """What the shard was split from it is stored elsewhere; it is to be submitted as it is now."""
+        await self._let_go([assign({**changes, "state": ShardState.PLANNED.value, "submit_at": None})])
+
     async def unknown(self) -> None:
         """Nobody knows whether there is a provider batch: it is looked for at once."""
         await self._let_go(
@@ -305,6 +318,10 @@ class SubmitStore:
 
     async def get(self, shard_id: str) -> Document | None:
         return await self._shards.find_one({"_id": shard_id})
+
+    async def insert(self, shard: Document) -> None:
+        """Store a shard; one that is there already stays as it is."""
+        await self._shards.insert_new(shard)
 
     async def attached(self, provider_batch_ids: Collection[str]) -> set[str]:
         """Those of the provider batches that a shard counts on, whichever account it runs on."""

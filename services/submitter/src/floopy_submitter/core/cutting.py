@@ -1,9 +1,8 @@
 """Cutting a batch: segments over all its lines, shards over the lines of each group."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-OPENAI_MAX_LINES = 50_000
-OPENAI_MAX_BYTES = 200_000_000
 OPENAI_MAX_INPUTS = 50_000
 """Texts to embed in one batch; a line may hold many."""
 
@@ -27,13 +26,16 @@ class ShardLimits:
     max_bytes: int
     max_inputs: int = OPENAI_MAX_INPUTS
 
-    def within_provider(self) -> "ShardLimits":
-        """These limits, but none above the provider's own."""
+    def within(self, other: "ShardLimits") -> "ShardLimits":
+        """These limits, but none above the other ones."""
         return ShardLimits(
-            min(self.max_lines, OPENAI_MAX_LINES),
-            min(self.max_bytes, OPENAI_MAX_BYTES),
-            min(self.max_inputs, OPENAI_MAX_INPUTS),
+            min(self.max_lines, other.max_lines),
+            min(self.max_bytes, other.max_bytes),
+            min(self.max_inputs, other.max_inputs),
         )
+
+
+OPENAI_LIMITS = ShardLimits(50_000, 200_000_000, OPENAI_MAX_INPUTS)
 
 
 @dataclass
@@ -66,6 +68,18 @@ class Shard:
     bytes: int = 0
     inputs: int = 0
     segments: list[int] = field(default_factory=list)
+    left_out: Sequence[int] = ()
+    """Lines of the group between the first and the last that are not the shard's, sorted."""
+
+    @property
+    def ranges(self) -> list[list[int]]:
+        """Inclusive ranges of line numbers; the shard's lines are those of its group in them."""
+        start, ranges = self.first_line, []
+        for line_no in self.left_out:
+            if start < line_no:
+                ranges.append([start, line_no - 1])
+            start = line_no + 1
+        return [*ranges, [start, self.last_line]]
 
     def fits(self, size: int, inputs: int, limits: ShardLimits) -> bool:
         return (
@@ -88,20 +102,15 @@ class Cutter:
 
     def __init__(self, segment: SegmentLimits, shard: ShardLimits) -> None:
         self._segment_limits = segment
-        self._shard_limits = shard
         self._segments: list[Segment] = []
         self._segment_start = 0
-        self._shards: list[Shard] = []
-        self._open: dict[int, _OpenShard] = {}
+        self._shards = ShardCutter(shard)
         self.lines = 0
 
     def add(self, line_no: int, offset: int, length: int, group: int, size: int, inputs: int = 1) -> None:
         """A line of `length` bytes at `offset`; `size` bytes go to the provider, with `inputs` to embed."""
         number = self._add_to_segment(line_no, offset, length)
-        shard = self._open.get(group)
-        if shard is None:
-            shard = self._open[group] = _OpenShard(group, line_no)
-        shard.add(line_no, size, inputs, number, self._shard_limits, self._shards)
+        self._shards.add(line_no, group, size, inputs, number)
         self.lines += 1
 
     def _add_to_segment(self, line_no: int, offset: int, length: int) -> int:
@@ -121,8 +130,28 @@ class Cutter:
 
     def finish(self) -> tuple[list[Segment], list[Shard]]:
         """Segments in order; shards in the order of their first lines."""
-        shards = [*self._shards, *(shard.rest() for shard in self._open.values())]
-        return self._segments, sorted(shards, key=lambda shard: shard.first_line)
+        return self._segments, self._shards.finish()
+
+
+class ShardCutter:
+    """Takes the lines that are to be sent, in order."""
+
+    def __init__(self, limits: ShardLimits) -> None:
+        self._limits = limits
+        self._done: list[Shard] = []
+        self._open: dict[int, _OpenShard] = {}
+
+    def add(self, line_no: int, group: int, size: int, inputs: int, segment: int) -> None:
+        """A line of `size` upstream bytes that lies in the segment of that number."""
+        shard = self._open.get(group)
+        if shard is None:
+            shard = self._open[group] = _OpenShard(group, line_no)
+        shard.add(line_no, size, inputs, segment, self._limits, self._done)
+
+    def finish(self) -> list[Shard]:
+        """In the order of their first lines."""
+        shards = [*self._done, *(shard.rest() for shard in self._open.values())]
+        return sorted(shards, key=lambda shard: shard.first_line)
 
 
 class _OpenShard:

@@ -78,6 +78,11 @@ def mismatched_model(line: int, model: str) -> Fault:
     return Fault("mismatched_model", message, "body.model", line)
 
 
+def too_many_models(line: int, most: int) -> Fault:
+    message = f"A batch may name {most} different models at most."
+    return Fault("mismatched_model", message, "body.model", line)
+
+
 def empty_file() -> Fault:
     return Fault("empty_file", "The input file contains no requests.")
 

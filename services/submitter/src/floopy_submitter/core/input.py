@@ -1,21 +1,28 @@
 """A shard's input as the provider gets it: read in order, sliced by the line index, never held whole."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import msgspec
 
 from floopy_common.domain.errors import BlobCorrupt
 from floopy_common.domain.index import InputEntry, unpack_input
 from floopy_common.domain.shard import ShardKind
-from floopy_common.providers.openai.request import TRANSLATOR_VERSION, upstream_length, upstream_line
+from floopy_common.providers.openai.request import TRANSLATOR_VERSION, upstream_line
+from floopy_common.providers.port import AttemptInput
+from floopy_submitter.core.translator import Bodies, Translators
 from floopy_submitter.ports import Document, InputReader, PlannedIndex
 
 CHUNK = 256 * 1024
 """What is handed to the socket at once."""
 SPAN = 1024 * 1024
 """Input read and decoded at once: some 20 ms of the event loop."""
+ANTHROPIC = "anthropic"
+"""The provider whose lines are translated."""
+_ANY_NONCE = "0123456789"
+"""All nonces have the same length."""
 GAP = 64 * 1024
 """Bytes of other shards' lines worth reading over rather than asking the database again."""
 
@@ -27,45 +34,72 @@ class _Line(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(_Line).decode
 
 
+class Measured(NamedTuple):
+    """A line, its upstream bytes, and the number of its segment."""
+
+    line_no: int
+    size: int
+    segment: int
+
+
 class ShardInput:
     """Streams the input of shards; memory is bounded by a span and a segment's index."""
 
-    def __init__(self, index: PlannedIndex, files: InputReader) -> None:
+    def __init__(self, index: PlannedIndex, files: InputReader, translators: Translators) -> None:
         self._index = index
         self._files = files
+        self._translators = translators
 
-    async def size(self, batch: Document, shard: Document) -> int:
-        """Exact length of what `chunks` yields.
+    async def open(self, batch: Document, shard: Document, attempt: Document) -> AttemptInput:
+        """The shard's lines in input order, in the form its provider takes, in pieces of about 256 KiB.
 
-        The plan knows it for its own shards; a retry shard's was only estimated, so its lines are measured.
+        Reading them raises BlobCorrupt when the input is not what was indexed, or as long as was announced.
         """
+        form = await self._form(batch, shard)
+        size = await self._size(batch, shard, form)
+        return AttemptInput(
+            name=f"floopy-{shard['batch_id']}-{attempt['id']}.jsonl",
+            size=size,
+            chunks=self._chunks(batch, shard, form, attempt["nonce"], size),
+        )
+
+    async def measure(self, batch: Document, shard: Document) -> list[Measured]:
+        """The shard's lines in order; a line's size includes what separates it from the next."""
+        form = await self._form(batch, shard)
+        async with aclosing(self._lines(batch, shard, form, _ANY_NONCE)) as runs:
+            return [
+                Measured(line_no, len(line) + len(form.separator), segment)
+                async for segment, lines in runs
+                for line_no, line in lines
+            ]
+
+    async def _form(self, batch: Document, shard: Document) -> "_Form":
+        if shard["provider"] == ANTHROPIC:
+            translator = await self._translators.of(batch)
+            return _Form(b",", self._translators.version, translator.lines)
+        return _Form(b"", TRANSLATOR_VERSION, _as_they_are(shard["endpoint"]))
+
+    async def _size(self, batch: Document, shard: Document, form: "_Form") -> int:
+        """The plan knows it for its own shards; a retry shard's is an estimate, so its lines are measured."""
         planned = shard["kind"] == ShardKind.PRIMARY.value
-        if planned and batch["plan"]["translator_version"] == TRANSLATOR_VERSION:
-            return int(shard["bytes"])
-        total = 0
-        url = shard["endpoint"]
-        async with aclosing(self._spans(batch, shard)) as spans:
-            async for entries, data, base in spans:
-                for entry in entries:
-                    total += upstream_length(entry.line_no, url, len(_body(data, base, entry)))
-        return total
+        if planned and batch["plan"]["translator_version"] == form.version:
+            total = int(shard["bytes"])
+        else:
+            total = sum(line.size for line in await self.measure(batch, shard))
+        return total - len(form.separator)
 
-    async def chunks(
-        self, batch: Document, shard: Document, nonce: str, announced: int
+    async def _chunks(
+        self, batch: Document, shard: Document, form: "_Form", nonce: str, announced: int
     ) -> AsyncGenerator[bytes, None]:
-        """The upstream lines of the shard in input order, in pieces of about 256 KiB.
-
-        Raises BlobCorrupt when the input is not what was indexed, or not `announced` bytes long.
-        """
-        url = shard["endpoint"]
         pending: list[bytes] = []
         size = total = 0
-        async with aclosing(self._spans(batch, shard)) as spans:
-            async for entries, data, base in spans:
-                for entry in entries:
-                    line = upstream_line(nonce, entry.line_no, url, _body(data, base, entry))
-                    pending.append(line)
-                    size += len(line)
+        separator = form.separator
+        async with aclosing(self._lines(batch, shard, form, nonce)) as runs:
+            async for _, lines in runs:
+                for _, line in lines:
+                    # what separates two lines goes before the second, so that none is left over
+                    pending += (separator, line) if size or total else (line,)
+                    size += len(line) + (len(separator) if size or total else 0)
                     if size >= CHUNK:
                         yield b"".join(pending)
                         total += size
@@ -75,26 +109,55 @@ class ShardInput:
         if pending:
             yield b"".join(pending)
 
-    async def _spans(
-        self, batch: Document, shard: Document
-    ) -> AsyncGenerator[tuple[list[InputEntry], memoryview, int], None]:
-        """Runs of entries, the bytes that hold them, and where in the file those begin."""
-        ranges: Sequence[dict[str, Any]] = batch["input"]["ranges"]
+    async def _lines(
+        self, batch: Document, shard: Document, form: "_Form", nonce: str
+    ) -> AsyncGenerator[tuple[int, list[tuple[int, bytes]]], None]:
+        """Segments' numbers, and runs of their upstream lines with the lines' numbers."""
         for segment in shard["segments"]:
             packed = await self._index.read(
                 batch["plan"]["index_blob"], shard["batch_id"], shard["plan_id"], [segment]
             )
-            for entries in _runs(_mine(packed, shard)):
-                start = entries[0].offset
-                length = entries[-1].offset + entries[-1].length - start
-                async with aclosing(self._files.read_ranges(ranges, start, length)) as pieces:
-                    data = b"".join([piece async for piece in pieces])
-                if len(data) != length:
-                    raise BlobCorrupt(f"the input of {batch['_id']} ends before line {entries[-1].line_no}")
-                yield entries, memoryview(data), start
+            mine = _mine(packed, shard)
+            async with aclosing(spans(self._files, batch["input"]["ranges"], mine)) as runs:
+                async for entries, data, base in runs:
+                    numbers = [entry.line_no for entry in entries]
+                    bodies = [body_of(data, base, entry) for entry in entries]
+                    lines = await form.lines(nonce, list(zip(numbers, bodies, strict=True)))
+                    yield segment, list(zip(numbers, lines, strict=True))
 
 
-def _body(data: memoryview, base: int, entry: InputEntry) -> msgspec.Raw:
+@dataclass(frozen=True)
+class _Form:
+    """How a provider takes lines: made by `lines`, which `version` names, with a separator between them."""
+
+    separator: bytes
+    version: int
+    lines: Callable[[str, Bodies], Awaitable[list[bytes]]]
+
+
+def _as_they_are(url: str) -> Callable[[str, Bodies], Awaitable[list[bytes]]]:
+    async def lines(nonce: str, bodies: Bodies) -> list[bytes]:
+        return [upstream_line(nonce, line_no, url, body) for line_no, body in bodies]
+
+    return lines
+
+
+async def spans(
+    files: InputReader, ranges: Sequence[dict[str, Any]], entries: Iterator[InputEntry]
+) -> AsyncGenerator[tuple[list[InputEntry], memoryview, int], None]:
+    """Runs of entries, the bytes that hold them, and where in the file those begin."""
+    for run in _runs(entries):
+        start = run[0].offset
+        length = run[-1].offset + run[-1].length - start
+        async with aclosing(files.read_ranges(ranges, start, length)) as pieces:
+            data = b"".join([piece async for piece in pieces])
+        if len(data) != length:
+            raise BlobCorrupt(f"the input ends before line {run[-1].line_no}")
+        yield run, memoryview(data), start
+
+
+def body_of(data: memoryview, base: int, entry: InputEntry) -> msgspec.Raw:
+    """The request's body as the user wrote it."""
     start = entry.offset - base
     try:
         return _decode(data[start : start + entry.length]).body

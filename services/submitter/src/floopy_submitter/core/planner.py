@@ -7,6 +7,7 @@
         prices=pricing.PRICES,
         segment=SegmentLimits(settings.segment.max_lines, settings.segment.max_bytes),
         shard=ShardLimits(settings.shard.max_lines, settings.shard.max_bytes),
+        translations={"anthropic": TranslationPlanner(...)},   # by provider, where lines are translated
         planned=wake,          # called after a batch got its plan: there are shards to submit
         refused=wake,          # called after a batch failed: an event waits in its outbox
         now=clock.now,
@@ -20,21 +21,27 @@ end, so a crash at any moment leaves the batch to the next claim, which starts o
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from floopy_common.domain.errors import BlobCorrupt, BlobMissing, LeaseLost
+from floopy_common.providers.openai.request import TRANSLATOR_VERSION
 from floopy_submitter.core import faults
-from floopy_submitter.core.cutting import SegmentLimits, ShardLimits
+from floopy_submitter.core.cutting import OPENAI_LIMITS, Segment, SegmentLimits, ShardLimits
 from floopy_submitter.core.faults import Fault
 from floopy_submitter.core.plan import (
+    Upstream,
+    archive_document,
     plan_document,
     planned_fields,
     refused_fields,
     segment_document,
     shard_document,
+    unsent_document,
 )
 from floopy_submitter.core.scan import InputScan
+from floopy_submitter.core.translation import Planned, Translation, TranslationPlanner
 from floopy_submitter.ports import (
     Document,
     Hit,
@@ -69,6 +76,15 @@ class _Refused(Exception):  # noqa: N818 - a way out of the input, not an error 
         self.refusal = refusal
 
 
+@dataclass(frozen=True)
+class _Cut:
+    """What a plan is made of; `shards` as they are stored."""
+
+    segments: Sequence[Segment]
+    shards: list[Document]
+    upstream: Upstream
+
+
 class Planner:
     """Plans one batch a step; see the module for how to make one."""
 
@@ -81,6 +97,7 @@ class Planner:
         prices: PriceList,
         segment: SegmentLimits,
         shard: ShardLimits,
+        translations: Mapping[str, TranslationPlanner],
         planned: Callable[[], None],
         refused: Callable[[], None],
         now: Now,
@@ -91,7 +108,8 @@ class Planner:
         self._files = files
         self._prices = prices
         self._segment = segment
-        self._shard = shard.within_provider()
+        self._shard = shard.within(OPENAI_LIMITS)
+        self._translations = translations
         self._planned = planned
         self._refused = refused
         self._now = now
@@ -126,7 +144,8 @@ class Planner:
 
     async def _plan(self, hold: PlanHold, tries: int) -> bool:
         _check_batch(hold.batch, tries)
-        scan = InputScan(hold.batch["endpoint"], self._segment, self._shard)
+        mixed = hold.batch["provider"] in self._translations
+        scan = InputScan(hold.batch["endpoint"], self._segment, self._shard, mixed_models=mixed)
         async with self._blobs.writer(kind="index", pins=[hold.batch["_id"]]) as writer:
             await self._read(hold.batch, scan, writer)
             if not await hold.reserve(scan.lines):
@@ -134,7 +153,41 @@ class Planner:
                 raise _Refused([faults.over_cap(scan.lines, cap)])
             self._hit("plan.after_reserve")
         self._hit("plan.after_index")
-        return await self._store_plan(hold, scan, writer.blob.id)
+        cut = await self._cut(hold, scan, writer.blob.id)
+        return await self._store_plan(hold, scan, writer.blob.id, cut)
+
+    async def _cut(self, hold: PlanHold, scan: InputScan, index_blob: str) -> "_Cut":
+        """Segments and shards; where lines are translated, shards of what comes of that."""
+        segments, shards = scan.cut()
+        translation = self._translations.get(hold.batch["provider"])
+        now = self._now()
+        if translation is None:
+            documents = [
+                shard_document(hold.batch, hold.plan_id, no, shard, scan.models[shard.group], now)
+                for no, shard in enumerate(shards)
+            ]
+            return _Cut(segments, documents, Upstream(TRANSLATOR_VERSION))
+        try:
+            done = await translation.plan(Planned(hold.batch, index_blob, segments, scan.models))
+        except BlobMissing:
+            raise _Refused([faults.unknown_file(hold.batch["input_file_id"], hold.batch["org_id"])]) from None
+        documents = await self._documents(hold, scan, done)
+        return _Cut(segments, documents, Upstream(translation.version, done.models, done.blob))
+
+    async def _documents(self, hold: PlanHold, scan: InputScan, done: Translation) -> list[Document]:
+        """The shards of a translated batch: first those that are sent."""
+        batch, plan_id, now = hold.batch, hold.plan_id, self._now()
+        documents = [
+            shard_document(batch, plan_id, no, shard, scan.models[shard.group], now)
+            for no, shard in enumerate(done.shards)
+        ]
+        for no, unsent in enumerate(done.unsent, start=len(documents)):
+            async with self._blobs.writer(kind="results", pins=[batch["_id"]]) as writer:
+                await writer.write(unsent.packed())
+            archive = archive_document(writer.blob.id, unsent, done.answers)
+            model = scan.models[unsent.group]
+            documents.append(unsent_document(batch, plan_id, no, unsent, model, archive, now))
+        return documents
 
     async def _read(self, batch: Document, scan: InputScan, writer: IndexWriter) -> None:
         """One pass over the input; _Refused when it cannot run."""
@@ -154,34 +207,29 @@ class Planner:
         if scan.faults:
             raise _Refused(scan.faults)
 
-    async def _store_plan(self, hold: PlanHold, scan: InputScan, index_blob: str) -> bool:
+    async def _store_plan(self, hold: PlanHold, scan: InputScan, index_blob: str, cut: "_Cut") -> bool:
         batch, plan_id, now = hold.batch, hold.plan_id, self._now()
-        segments, shards = scan.cut()
-        await hold.insert_segments([segment_document(batch, plan_id, cut, now) for cut in segments])
+        await hold.insert_segments([segment_document(batch, plan_id, part, now) for part in cut.segments])
         self._hit("plan.after_segments")
-        await hold.insert_shards(
-            [
-                shard_document(batch, plan_id, no, cut, scan.models[cut.group], now)
-                for no, cut in enumerate(shards)
-            ]
-        )
+        await hold.insert_shards(cut.shards)
         self._hit("plan.after_shards")
         plan = plan_document(
             batch,
             plan_id=plan_id,
             models=scan.models,
             lines=scan.lines,
-            segments=len(segments),
-            shards=len(shards),
+            segments=len(cut.segments),
+            shards=len(cut.shards),
             index_blob=index_blob,
+            upstream=cut.upstream,
             prices=self._prices,
             month=hold.month,
             now=now,
         )
-        if not await hold.planned(planned_fields(plan, now), now):
+        if not await hold.planned(planned_fields(plan, cut.shards, now), now):
             return False
         self._hit("plan.after_plan")
-        size = {"lines": scan.lines, "shards": len(shards)}
+        size = {"lines": scan.lines, "shards": len(cut.shards)}
         _log.info("planned", extra={"event": "planned", "batch_id": batch["_id"], **size})
         self._planned()
         return True

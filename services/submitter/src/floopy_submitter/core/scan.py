@@ -13,10 +13,12 @@ from floopy_submitter.core.validation import LineCheck
 class InputScan:
     """Feed it the file from its first byte to its last; memory grows by a hundred bytes a line."""
 
-    def __init__(self, endpoint: str, segment: SegmentLimits, shard: ShardLimits) -> None:
+    def __init__(
+        self, endpoint: str, segment: SegmentLimits, shard: ShardLimits, *, mixed_models: bool = False
+    ) -> None:
         self._endpoint = endpoint
         self._splitter = LineSplitter()
-        self._check = LineCheck(endpoint)
+        self._check = LineCheck(endpoint, mixed_models=mixed_models)
         self._cutter = Cutter(segment, shard)
 
     @property

@@ -28,6 +28,11 @@ class Slots:
     def free(self) -> int:
         return self._size - len(self._running)
 
+    @property
+    def accounts(self) -> set[str]:
+        """Those with a running job."""
+        return set(self._running.values())
+
     async def next_from(self, find: Find, without: Collection[str] = ()) -> Document | None:
         """Work of the account with the fewest running jobs among those that have any work."""
         busy = Counter(self._running.values())

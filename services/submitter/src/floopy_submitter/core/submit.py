@@ -24,13 +24,16 @@ from floopy_common.providers.port import (
 from floopy_submitter.core.input import ShardInput
 from floopy_submitter.core.orphans import OrphanKeeper
 from floopy_submitter.core.slots import Slots
+from floopy_submitter.core.splitting import Splitter
 from floopy_submitter.core.waiting import Backoff, Breaker, reason_of
-from floopy_submitter.errors import TooLate, WrongPlan
+from floopy_submitter.errors import NoTurn, TooLate, WrongPlan
 from floopy_submitter.ports import (
     Announce,
     BatchReader,
     Changed,
     Claim,
+    CreateTurn,
+    CreateTurns,
     Document,
     DueShards,
     Hit,
@@ -41,19 +44,40 @@ from floopy_submitter.ports import (
 _log = logging.getLogger(__name__)
 
 _RESUMABLE = frozenset({AttemptPhase.INTENT.value, AttemptPhase.PREPARED.value})
+_ACCOUNT_WIDE = frozenset({WaitReason.RATE_LIMITED, WaitReason.BLOCKED})
 _UNCLEAR = frozenset({AttemptPhase.CREATING.value, AttemptPhase.UNKNOWN.value})
 
 
 @dataclass(frozen=True)
 class SubmitTimes:
     """Seconds: a create call may take `create_timeout`, the lease outlives it by `margin`; `defer` until a
-    shard that may not be submitted now is thought of again; `first_look` until a provider batch is looked at.
+    shard that may not be submitted now is thought of again; `first_look` until a provider batch is looked at;
+    clocks differ by `clock_skew`.
     """
 
     create_timeout: float
     margin: float
     defer: float
     first_look: float
+    clock_skew: float
+
+    @property
+    def call(self) -> float:
+        """How long a create is prepared for."""
+        return self.create_timeout + self.margin
+
+    @property
+    def quiet(self) -> float:
+        """After so long, what an earlier create may have left is told from a later one's by its time."""
+        return self.call + 2 * self.clock_skew
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """An input that a create refers to, `reused` when an earlier claim uploaded it, or that it carries."""
+
+    input: AttemptInput | None = None
+    reused: bool = False
 
 
 @dataclass
@@ -74,6 +98,8 @@ class Submitter:
         batches: BatchReader,
         providers: ProviderDirectory,
         inputs: ShardInput,
+        splitter: Splitter,
+        turns: CreateTurns,
         keeper: OrphanKeeper,
         slots: Slots,
         backoff: Backoff,
@@ -89,6 +115,9 @@ class Submitter:
         self._batches = batches
         self._providers = providers
         self._inputs = inputs
+        self._splitter = splitter
+        self._turns = turns
+        self._one_at_a_time: set[str] = set()
         self._keeper = keeper
         self._slots = slots
         self._backoff = backoff
@@ -104,7 +133,9 @@ class Submitter:
         """Start what is due and fits; True when anything was started or put aside."""
         worked = False
         while self._slots.free > 0:
-            shard = await self._slots.next_from(self._shards.next_due, self._breaker.paused())
+            # where creates take turns, a second job would only wait for the first
+            without = self._breaker.paused() | (self._slots.accounts & self._one_at_a_time)
+            shard = await self._slots.next_from(self._shards.next_due, without)
             if shard is None:
                 break
             worked = True
@@ -139,11 +170,17 @@ class Submitter:
     async def _submit(self, hold: Hold, creations: list[_Creation]) -> None:
         try:
             batch = await self._wanted(hold.shard)
+            if hold.shard.get("split"):
+                await self._splitter.go_on(hold)
+                return
             provider = await self._providers.for_account(hold.shard["account_id"])
-            reused = await self._prepare(hold, batch, provider)
+            ready = await self._prepare(hold, batch, provider)
             batch = await self._wanted(hold.shard)
-            await self._create(hold, batch, provider, creations, reused=reused)
+            await self._create_in_turn(hold, batch, provider, creations, ready)
         except WrongPlan:
+            await hold.hand_back(self._times.defer)
+        except NoTurn:
+            self._breaker.pause(hold.shard["account_id"], self._times.defer)
             await hold.hand_back(self._times.defer)
         except NotAccepted as refusal:
             await self._not_accepted(hold, refusal)
@@ -162,26 +199,44 @@ class Submitter:
             raise WrongPlan(shard["_id"])
         return batch
 
-    async def _prepare(self, hold: Hold, batch: Document, provider: BatchProvider) -> bool:
-        """An attempt whose input is at the provider; True when that was uploaded on an earlier claim."""
+    async def _prepare(self, hold: Hold, batch: Document, provider: BatchProvider) -> _Ready:
+        """An attempt whose input is at the provider, or is ready to go with the create."""
         if hold.attempt is None or hold.attempt["phase"] not in _RESUMABLE:
             await hold.intend()
             self._hit("submit.after_intent")
         attempt = _present(hold)
         if attempt["input_file_id"] is not None:
-            return True
-        shard = hold.shard
-        size = await self._inputs.size(batch, shard)
-        upload = AttemptInput(
-            name=f"floopy-{shard['batch_id']}-{attempt['id']}.jsonl",
-            size=size,
-            chunks=self._inputs.chunks(batch, shard, attempt["nonce"], size),
-        )
+            return _Ready(reused=True)
+        upload = await self._inputs.open(batch, hold.shard, attempt)
         input_file_id = await provider.prepare(upload)
         self._hit("submit.after_upload")
         await hold.prepared(input_file_id)
         self._hit("submit.after_prepared")
-        return False
+        return _Ready(input=upload if input_file_id is None else None)
+
+    async def _create_in_turn(
+        self,
+        hold: Hold,
+        batch: Document,
+        provider: BatchProvider,
+        creations: list[_Creation],
+        ready: _Ready,
+    ) -> None:
+        """Where batches do not show whose they are: one create at a time, none while another is unclear."""
+        times = self._times
+        await hold.extend(times.call)
+        if provider.shows_attempts:
+            await self._create(hold, batch, provider, creations, ready)
+            return
+        self._one_at_a_time.add(hold.shard["account_id"])
+        turn = await self._turns.take(hold.shard, times.call, times.quiet)
+        if turn is None:
+            raise NoTurn(hold.shard["_id"])
+        try:
+            await self._create(hold, batch, provider, creations, ready, turn)
+        finally:
+            if all(creation.call.done() for creation in creations):
+                await turn.give_back()
 
     async def _create(
         self,
@@ -189,11 +244,10 @@ class Submitter:
         batch: Document,
         provider: BatchProvider,
         creations: list[_Creation],
-        *,
-        reused: bool,
+        ready: _Ready,
+        turn: CreateTurn | None = None,
     ) -> None:
         times = self._times
-        await hold.extend(times.create_timeout + times.margin)
         await hold.fence()
         self._hit("submit.after_fence")
         deadline = time.monotonic() + times.create_timeout
@@ -203,7 +257,8 @@ class Submitter:
             nonce=attempt["nonce"],
             endpoint=hold.shard["endpoint"],
             input_file_id=attempt["input_file_id"],
-            before_send=_guard(hold, deadline),
+            before_send=_guard(hold, deadline, turn),
+            input=ready.input,
         )
         # the client's own timeout says more; this one only bounds a client that forgets it
         patience = times.create_timeout + times.margin / 2
@@ -212,7 +267,7 @@ class Submitter:
         try:
             created = await asyncio.shield(call)
         except NotAccepted as refusal:
-            if not reused or refusal.status != 404:
+            if not ready.reused or refusal.status != 404:
                 raise
             # the input did not outlive the wait: the next attempt brings another
             await hold.wait(WaitReason.UNAVAILABLE, self._delay(hold, None), anew="input_gone")
@@ -232,16 +287,34 @@ class Submitter:
             self._hit("submit.after_record")
 
     async def _not_accepted(self, hold: Hold, refusal: NotAccepted) -> None:
-        """Wait for what passes; a refusal in the provider's own words for what does not."""
+        """Wait for what passes, split what is too large; a refusal in the provider's words for the rest."""
         if refusal.retryable or refusal.queue_full:
-            await self._wait(hold, reason_of(refusal), refusal.retry_after, str(refusal))
-        else:
+            await self._wait(hold, reason_of(refusal), self._asked(hold, refusal), str(refusal))
+        elif not (refusal.too_large and await self._split(hold)):
             await hold.refuse(_refused(refusal))
             self._hit("submit.after_refuse")
 
+    def _asked(self, hold: Hold, refusal: NotAccepted) -> float | None:
+        """Seconds to wait at least; a blocked account is tried as seldom as anything is."""
+        if not refusal.blocked:
+            return refusal.retry_after
+        self._report.blocked(hold.shard["provider"])
+        _log.error(
+            "an account can create nothing until somebody sees to it",
+            extra={"event": "account_blocked", "account_id": hold.shard["account_id"], "cause": str(refusal)},
+        )
+        return self._backoff.longest
+
+    async def _split(self, hold: Hold) -> bool:
+        """False when there is nothing to split."""
+        batch = await self._batches.get(hold.shard["batch_id"])
+        if batch is None:
+            raise LeaseLost(hold.shard["_id"])
+        return await self._splitter.split(hold, batch)
+
     async def _wait(self, hold: Hold, reason: WaitReason, retry_after: float | None, cause: str) -> None:
         delay = self._delay(hold, retry_after)
-        if reason is WaitReason.RATE_LIMITED:
+        if reason in _ACCOUNT_WIDE:
             self._breaker.pause(hold.shard["account_id"], delay)
         _log.warning(
             "a shard waits",
@@ -261,7 +334,7 @@ class Submitter:
         for creation in creations:
             try:
                 created = await creation.call
-            except (NotAccepted, Ambiguous, TooLate):
+            except (NotAccepted, Ambiguous, TooLate, BlobMissing, BlobCorrupt):
                 continue
             now = await self._shards.get(shard["_id"])
             if now is not None and not _is_taken_care_of(now, creation.attempt_id, created.id):
@@ -298,12 +371,13 @@ def _present(hold: Hold) -> Document:
     return hold.attempt
 
 
-def _guard(hold: Hold, deadline: float) -> Callable[[], None]:
-    """Stops a call that this worker may no longer make: the shard must stay ours until the call has ended."""
+def _guard(hold: Hold, deadline: float, turn: CreateTurn | None) -> Callable[[], None]:
+    """Stops a call that this worker may no longer make: shard and turn must stay ours until it has ended."""
 
     def check() -> None:
         left = deadline - time.monotonic()
-        if left <= 0 or hold.lost or hold.seconds_left() < left:
+        ours = hold.seconds_left() if turn is None else min(hold.seconds_left(), turn.seconds_left())
+        if left <= 0 or hold.lost or ours < left:
             raise TooLate(hold.shard["_id"])
 
     return check
@@ -327,5 +401,6 @@ async def _stopped(hold: Hold, call: "asyncio.Task[ProviderBatch]") -> NoReturn:
 
 
 def _refused(refusal: NotAccepted) -> Document:
-    error = {"code": refusal.code, "line": None, "message": refusal.message, "param": None}
-    return {"code": refusal.code, "message": refusal.message, "errors": [error]}
+    code = refusal.code or ("request_too_large" if refusal.too_large else None)
+    error = {"code": code, "line": None, "message": refusal.message, "param": None}
+    return {"code": code, "message": refusal.message, "errors": [error]}

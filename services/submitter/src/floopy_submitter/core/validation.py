@@ -21,6 +21,8 @@ MAX_DEPTH = 128
 deeper their own stack the sooner; a request needs 20."""
 MAX_CUSTOM_ID = 512
 MAX_MODEL = 256
+MAX_MODELS = 100
+"""Different ones in a batch whose provider takes any: each has shards and a price of its own."""
 
 _DIGEST = 15
 """Bytes kept of a custom_id: 120 bits never collide by chance, and 16 would cost another 16 in memory."""
@@ -192,9 +194,15 @@ class LineCheck:
             raise _Refused(faults.required(line_no, self._required))
         if bytes(body.get("stream", b"")) == _TRUE:
             raise _Refused(faults.streaming(line_no, self._endpoint))
-        if self.models and model not in self.models and not self._mixed:
-            raise _Refused(faults.mismatched_model(line_no, model))
+        if self.models and model not in self.models:
+            self._judge_new_model(line_no, model)
         return model
+
+    def _judge_new_model(self, line_no: int, model: str) -> None:
+        if not self._mixed:
+            raise _Refused(faults.mismatched_model(line_no, model))
+        if len(self.models) >= MAX_MODELS:
+            raise _Refused(faults.too_many_models(line_no, MAX_MODELS))
 
 
 def _fields(line_no: int, line: bytes) -> dict[str, msgspec.Raw]:

@@ -32,6 +32,8 @@ class Backoff:
 
 def reason_of(refusal: NotAccepted) -> WaitReason:
     """What a shard waits for after the provider said: not now."""
+    if refusal.blocked:
+        return WaitReason.BLOCKED
     if refusal.queue_full:
         return WaitReason.QUEUE_FULL
     return WaitReason.RATE_LIMITED if refusal.status == 429 else WaitReason.UNAVAILABLE

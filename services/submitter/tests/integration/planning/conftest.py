@@ -13,16 +13,29 @@ from floopy_common.chassis.clock import SystemClock
 from floopy_common.chassis.mongo import Mongo
 from floopy_common.domain.batch import BatchStatus, Ending
 from floopy_common.domain.ids import new_batch_id
+from floopy_common.providers.anthropic.capabilities import ModelTable
+from floopy_common.providers.anthropic.policy import policy_of
 from floopy_common.providers.pricing import PriceTable
+from floopy_common.settings import AnthropicSettings
 from floopy_common.stores.batches import BatchStore
 from floopy_common.stores.blobs import BlobStore, FileReader
 from floopy_common.stores.caps import CapStore, month_of
+from floopy_common.stores.files import FileStore
 from floopy_common.stores.planning import PlanningStore
 from floopy_submitter.core.cutting import SegmentLimits, ShardLimits
 from floopy_submitter.core.planner import Planner
+from floopy_submitter.core.stored_files import StoredFiles
+from floopy_submitter.core.translation import TranslationPlanner
+from floopy_submitter.core.translator import Translators
 
 CHAT = "/v1/chat/completions"
 DEADLINE = 30.0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "edge(number, ...): the cases of the translation's edge list that the test holds"
+    )
 
 
 def line_of(custom_id: str, model: str = "gpt-4o-mini", content: str = "Hello") -> bytes:
@@ -67,6 +80,7 @@ class World:
         segment: tuple[int, int] = (5_000, 16 * 1024 * 1024),
         shard: tuple[int, int] = (50_000, 200_000_000),
         between: Callable[[], Awaitable[None]] | None = None,
+        claude: AnthropicSettings | None = None,
     ) -> Planner:
         return Planner(
             store=self.store(ttl=ttl),
@@ -75,10 +89,23 @@ class World:
             prices=PriceTable(),
             segment=SegmentLimits(*segment),
             shard=ShardLimits(*shard),
+            translations={"anthropic": self._translation(claude or AnthropicSettings(), ShardLimits(*shard))},
             planned=lambda: self.woken.append("planned"),
             refused=lambda: self.woken.append("refused"),
             now=SystemClock().now,
             hit=self.steps.append,
+        )
+
+    def _translation(self, claude: AnthropicSettings, limits: ShardLimits) -> TranslationPlanner:
+        files = StoredFiles(FileStore(self.mongo), self.blobs, FileReader(self.blobs), claude.file_bytes)
+        return TranslationPlanner(
+            blobs=self.blobs,
+            reader=FileReader(self.blobs),
+            files=files,
+            translators=Translators(self.blobs, files, str.encode),
+            models=ModelTable(claude.models),
+            policy=policy_of(claude),
+            limits=limits.within(ShardLimits(claude.shard_lines, claude.shard_bytes)),
         )
 
     async def create(

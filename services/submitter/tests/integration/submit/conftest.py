@@ -46,6 +46,12 @@ TERMS = {
 """Durations of a test, in seconds; the product's own settings."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "edge(number, ...): the cases of the translation's edge list that the test holds"
+    )
+
+
 async def eventually(ask: Callable[[], Awaitable[Any]], what: str, within: float = DEADLINE) -> Any:
     """What `ask` answers once that is true; fails when it is not in time."""
     deadline = time.monotonic() + within
@@ -77,10 +83,10 @@ class World:
 
     eventually = staticmethod(eventually)
 
-    async def account(self, key: str | None = None) -> str:
+    async def account(self, key: str | None = None, provider: str = "openai") -> str:
         key = key or f"sk-{uuid.uuid4().hex}"
         accounts = AccountStore(self.mongo, self.keyring)
-        return str((await accounts.create(self.org_id, "openai", None, SecretStr(key)))["_id"])
+        return str((await accounts.create(self.org_id, provider, None, SecretStr(key)))["_id"])
 
     async def create(self, lines: list[bytes], account_id: str, **changes: Any) -> str:
         """A batch as the API inserts it; its id."""
@@ -292,6 +298,7 @@ def environment(
         "FLOOPY_KAFKA__IDEMPOTENT": "false",
         "FLOOPY_KAFKA__TOPIC_PREFIX": f"{mongo_database}.",
         "FLOOPY_PROVIDERS__OPENAI__BASE_URL": simulator.openai_base_url,
+        "FLOOPY_PROVIDERS__ANTHROPIC__BASE_URL": simulator.anthropic_base_url,
         "FLOOPY_SECRET_KEY": SECRET,
         "FLOOPY_WORK_DIR": str(tmp_path),
     }

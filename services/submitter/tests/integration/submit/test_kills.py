@@ -23,11 +23,15 @@ class Story:
     list_lag: float = 0
     end: str = "submitted"
     orphans: int = 0
+    max_file_bytes: int = 200_000_000
+    shards: int = 1
 
 
 PLAIN = Story()
 LOST = Story(LOST_ANSWER)
 LATE = Story(LOST_ANSWER, list_lag=6, orphans=1)
+SPLIT = Story(max_file_bytes=700, shards=2)
+"""Five lines are more than that, two and three are not."""
 
 STORIES = {
     "submit.after_claim": PLAIN,
@@ -39,6 +43,9 @@ STORIES = {
     "submit.after_record": PLAIN,
     "submit.after_unknown": LOST,
     "submit.after_wait": Story(LIMITED),
+    "submit.after_split_decided": SPLIT,
+    "submit.after_split_stored": SPLIT,
+    "submit.after_split": SPLIT,
     "submit.after_refuse": Story(REFUSED, end="refused"),
     "recovery.after_claim": LOST,
     "recovery.after_adopt": LOST,
@@ -59,14 +66,16 @@ async def test_a_kill_at_any_step_of_submitting_leaves_one_kept_batch(
     world: Any, new_process: Callable[[], Any], make_lines: Any, quiet: None, simulator: Any, name: str
 ) -> None:
     story = STORIES[name]
-    await simulator.configure(list_lag=story.list_lag)
+    await simulator.configure(list_lag=story.list_lag, max_file_bytes=story.max_file_bytes)
     if story.fault is not None:
         await simulator.fault("batches.create", story.fault)
     batch_id = await world.plan(make_lines(5), await world.account())
 
     await _die_and_restart(new_process, name)
 
-    await world.in_state(batch_id, story.end)
+    await world.eventually(lambda: _are_there(world, batch_id, story.shards), "every shard")
+    shards = await world.in_state(batch_id, story.end)
+    assert sorted(line for shard in shards for line in _lines(shard)) == [1, 2, 3, 4, 5]
     await world.eventually(lambda: _orphans_settled(world, story.orphans), "orphans cancelled")
     await world.eventually(lambda: world.sent_events(batch_id), "events sent")
     if story.end == "submitted":
@@ -107,6 +116,14 @@ async def test_a_kill_right_after_a_refusal_loses_neither_it_nor_its_event(
     assert (batch["status"], batch["errors"][0]["line"]) == ("failed", 1)
     assert await world.shards(batch_id) == []
     assert await simulator.calls("files.create") == []
+
+
+async def _are_there(world: Any, batch_id: str, count: int) -> bool:
+    return len(await world.shards(batch_id)) == count
+
+
+def _lines(shard: dict[str, Any]) -> list[int]:
+    return [line for first, last in shard["ranges"] for line in range(first, last + 1)]
 
 
 async def _die_and_restart(new_process: Callable[[], Any], name: str, **settings: str) -> None:

@@ -178,14 +178,36 @@ async def test_a_refusal_is_final_and_in_the_providers_words(
     assert len(await simulator.calls(op)) == 1
 
 
-async def test_an_input_too_large_for_the_provider_is_refused(world, running, make_lines, simulator) -> None:
-    await simulator.configure(max_file_bytes=100)
-    batch_id = await world.plan(make_lines(5), await world.account())
+async def test_an_input_too_large_for_the_provider_goes_on_in_parts(
+    world, running, make_lines, simulator, eventually
+) -> None:
+    await simulator.configure(max_file_bytes=700)
+    batch_id = await world.plan(make_lines(20), await world.account(), shard_lines=10)
 
     async with running():
-        (shard,) = await world.in_state(batch_id, "refused")
+        await eventually(lambda: world.executed(20), "every line executed")
+        shards = await world.in_state(batch_id, "submitted")
 
-    assert shard["refused"]["message"]
+    await simulator.assert_nothing_twice()
+    assert sorted(row["custom_id"].partition("-")[2] for row in await simulator.executions()) == sorted(
+        str(number) for number in range(1, 21)
+    )
+    assert len(shards) > 4
+    assert sum(shard["lines"] for shard in shards) == 20
+    assert all(shard["kind"] == "primary" and shard["bytes"] <= 700 for shard in shards)
+
+
+async def test_a_single_line_too_large_for_the_provider_is_refused(
+    world, running, make_lines, simulator
+) -> None:
+    await simulator.configure(max_file_bytes=100)
+    batch_id = await world.plan(make_lines(3), await world.account())
+
+    async with running():
+        shards = await world.in_state(batch_id, "refused")
+
+    assert sorted(shard["ranges"] for shard in shards) == [[[1, 1]], [[2, 2]], [[3, 3]]]
+    assert {shard["refused"]["code"] for shard in shards} == {"request_too_large"}
 
 
 async def test_a_revoked_key_refuses_one_account_only(world, running, make_lines, quiet, simulator) -> None:

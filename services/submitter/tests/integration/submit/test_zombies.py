@@ -96,14 +96,14 @@ async def test_the_guard_lets_no_call_out_that_the_lease_would_not_cover(
     async with claim.hold() as hold:
         await hold.extend(20)
         now = hold._live.deadline - 20
-        _guard(hold, now + 15)()
+        _guard(hold, now + 15, None)()
         with pytest.raises(TooLate):
-            _guard(hold, now + 25)()
+            _guard(hold, now + 25, None)()
         with pytest.raises(TooLate):
-            _guard(hold, now - 1)()
+            _guard(hold, now - 1, None)()
         hold._live.lost = True
         with pytest.raises(TooLate):
-            _guard(hold, now + 15)()
+            _guard(hold, now + 15, None)()
 
 
 async def test_clocks_of_processes_do_not_decide_who_owns_a_shard(

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from floopy_common.settings import AnthropicModelSettings
 
@@ -113,6 +113,14 @@ class Model:
     capabilities: Capabilities
 
 
+class Models(Protocol):
+    """What a name means."""
+
+    def resolve(self, name: str) -> Model | None:
+        """None for a name that is neither a Claude model's nor one an operator configured."""
+        ...
+
+
 class ModelTable:
     """Models by the name a caller gave; documents are those of the Models API, by model id."""
 
@@ -126,7 +134,7 @@ class ModelTable:
         self._known: dict[str, Model | None] = {}
 
     def resolve(self, name: str) -> Model | None:
-        """None for a name that is neither a Claude model's nor one an operator configured."""
+        """The operator's word goes over the Models API's, and that over the bundled row."""
         try:
             return self._known[name]
         except KeyError:

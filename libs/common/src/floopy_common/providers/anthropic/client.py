@@ -50,6 +50,8 @@ _QUEUE_WORDS = "batch requests in processing"
 class AnthropicBatches:
     """One account at Anthropic; ValueError for an unusable URL."""
 
+    shows_attempts = False
+
     def __init__(
         self,
         access: Access,

@@ -130,6 +130,8 @@ class Blocks:
         stored = self._files.get(file_id)
         if stored is None:
             raise refusal.invalid_value(param, f"no file '{file_id}' exists in this organization.")
+        if stored.limit is not None:
+            raise refusal.invalid_value(param, f"a request's files may have {stored.limit} bytes at most.")
         media_type = _media_type(stored.media_type, stored.filename, stored.content[:4])
         if media_type == _PDF:
             return self._pdf(base64.b64encode(stored.content).decode(), stored.filename, param)

@@ -4,7 +4,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from floopy_common.providers.anthropic.capabilities import Capabilities, ModelTable
+from floopy_common.providers.anthropic.capabilities import Capabilities, Models, ModelTable
 from floopy_common.providers.anthropic.refusal import LineRefused
 from floopy_common.settings import AnthropicSettings
 
@@ -14,11 +14,15 @@ WITHOUT_SAMPLING = "2026-10-21"
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of ours that a message refers to."""
+    """A file of ours that a message refers to.
+
+    `limit`: the bytes that the files of one request may have, where they have more; `content` is empty then.
+    """
 
     content: bytes
     filename: str
     media_type: str | None = None
+    limit: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,7 @@ class Context:
     `shared_prefixes` the keys (caching.prefix_key) that several lines of the batch have in common.
     """
 
-    models: ModelTable = field(default_factory=ModelTable)
+    models: Models = field(default_factory=ModelTable)
     policy: Policy = field(default_factory=Policy)
     files: Mapping[str, StoredFile] = field(default_factory=dict)
     salt: bytes = b""

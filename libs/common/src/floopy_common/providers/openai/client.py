@@ -47,6 +47,8 @@ _decode_file = msgspec.json.Decoder(File).decode
 class OpenAiBatches:
     """One account at OpenAI, or at a server that speaks its batch API; ValueError for an unusable URL."""
 
+    shows_attempts = True
+
     def __init__(
         self,
         access: Access,

@@ -1,0 +1,120 @@
+"""Splitting: a shard that is more than its provider takes at once goes on as two.
+
+Decided first, so that it is never sent whole again; then the second half is stored; then the first gives up
+what the second has. A line is in one of them at any moment, and once both stand, in no more than one.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+from floopy_common.domain.ids import split_shard_id
+from floopy_common.domain.shard import ShardState
+from floopy_submitter.core.input import Measured, ShardInput
+from floopy_submitter.ports import Document, Hit, Hold, NewShards
+
+_BYTES_A_TOKEN = 4
+
+
+class Splitter:
+    """Halves shards, by bytes."""
+
+    def __init__(self, *, shards: NewShards, inputs: ShardInput, hit: Hit) -> None:
+        self._shards = shards
+        self._inputs = inputs
+        self._hit = hit
+
+    async def split(self, hold: Hold, batch: Document) -> bool:
+        """False, and nothing done, when the shard has a single line."""
+        lines = await self._inputs.measure(batch, hold.shard)
+        if len(lines) < 2:
+            return False
+        await hold.decide_split(decision(lines))
+        self._hit("submit.after_split_decided")
+        await self.go_on(hold)
+        return True
+
+    async def go_on(self, hold: Hold) -> None:
+        """Carry out what was decided, whoever decided it; a repeat stores the same second half."""
+        await self._shards.insert(second_half(hold.shard))
+        self._hit("submit.after_split_stored")
+        await hold.shrink(first_half(hold.shard))
+        self._hit("submit.after_split")
+
+
+def decision(lines: Sequence[Measured]) -> Document:
+    """Where to cut, and what is on either side."""
+    total = sum(line.size for line in lines)
+    sums = accumulate(line.size for line in lines)
+    at = next(number for number, before in enumerate(sums, start=1) if 2 * before >= total)
+    at = min(at, len(lines) - 1)
+    return {"after": lines[at - 1].line_no, "first": _side(lines[:at]), "second": _side(lines[at:])}
+
+
+def _side(lines: Sequence[Measured]) -> Document:
+    size = sum(line.size for line in lines)
+    return {
+        "lines": len(lines),
+        "bytes": size,
+        "tokens_estimate": size // _BYTES_A_TOKEN,
+        "segments": sorted({line.segment for line in lines}),
+    }
+
+
+def first_half(shard: Document) -> Document:
+    """What changes of a shard whose split was decided."""
+    split = shard["split"]
+    after = split["after"]
+    ranges = [[first, min(last, after)] for first, last in shard["ranges"] if first <= after]
+    return {**split["first"], "ranges": ranges, "splits": _number(shard), "split": None}
+
+
+def second_half(shard: Document) -> Document:
+    """The other shard: planned, never tried, in everything else like the one it comes from."""
+    split = shard["split"]
+    after = split["after"]
+    return {
+        "_id": split_shard_id(shard["_id"], _number(shard)),
+        **{name: shard[name] for name in _INHERITED},
+        **split["second"],
+        "ranges": [[max(first, after + 1), last] for first, last in shard["ranges"] if last > after],
+        "created_at": shard.get("created_at"),
+        "state": ShardState.PLANNED.value,
+        "attempt": 0,
+        "attempts": [],
+        "downloads": 0,
+        **dict.fromkeys(_EMPTY),
+    }
+
+
+def _number(shard: Document) -> int:
+    return (shard.get("splits") or 0) + 1
+
+
+_INHERITED = (
+    "batch_id",
+    "org_id",
+    "plan_id",
+    "no",
+    "provider",
+    "account_id",
+    "endpoint",
+    "model",
+    "group",
+    "kind",
+    "depth",
+    "parent",
+)
+_EMPTY = (
+    "waiting",
+    "lease",
+    "provider_batch_id",
+    "provider_status",
+    "provider_counts",
+    "submitted_at",
+    "poll",
+    "cancel_asked_at",
+    "archive",
+    "ended",
+    "ended_at",
+    "refused",
+)
