@@ -4,6 +4,34 @@ from floopy_common.chassis.mongo import Document, Mongo
 from floopy_common.domain.batch import TERMINAL
 from floopy_common.domain.segment import WRITTEN_STATES
 from floopy_common.domain.shard import ShardState
+from floopy_common.providers.port import TERMINAL_PROVIDER_STATUS
+
+_CLAIMED = {"$min": [{"$ifNull": ["$provider_counts.completed", 0]}, "$lines"]}
+_ANSWERED = {
+    "$switch": {
+        "branches": [
+            {
+                "case": {"$in": ["$state", [ShardState.SETTLED.value, ShardState.REFUSED.value]]},
+                "then": {
+                    "$ifNull": [
+                        "$archive.succeeded",
+                        {"$min": [_CLAIMED, {"$ifNull": ["$archive.lines", 0]}]},
+                    ]
+                },
+            },
+            {
+                "case": {"$in": ["$provider_status", [status.value for status in TERMINAL_PROVIDER_STATUS]]},
+                "then": 0,
+            },
+        ],
+        "default": _CLAIMED,
+    }
+}
+"""Lines of a shard that have succeeded: by its results once they are here, by the provider's word before.
+
+Of a provider batch that has ended its results say more than its counts, and they come next. So what was shown
+while it ran stands meanwhile, and a count that was true to the end is never taken back.
+"""
 
 
 class SummaryStore:
@@ -46,7 +74,7 @@ class SummaryStore:
                     "$group": {
                         "_id": "$state",
                         "shards": {"$sum": 1},
-                        "completed": {"$sum": {"$ifNull": ["$provider_counts.completed", 0]}},
+                        "completed": {"$sum": _ANSWERED},
                     }
                 },
             ]

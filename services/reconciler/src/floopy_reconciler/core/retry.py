@@ -7,7 +7,12 @@ from datetime import datetime
 from floopy_common.domain.batch import BatchStatus
 from floopy_common.domain.ids import retry_shard_id
 from floopy_common.domain.shard import ShardKind, ShardState
+from floopy_common.providers.port import ProviderStatus
+from floopy_reconciler.core.look import Look
 from floopy_reconciler.ports import Document
+
+OWN_WINDOWS = frozenset({"anthropic"})
+"""Providers whose window is none of the batch's: what they had no time for is worth another try."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,15 @@ class RetryPolicy:
             and shard["depth"] < self.depth
             and (batch["expires_at"] - now).total_seconds() >= self.window_left
         )
+
+
+def out_of_its_own_time(batch: Document, shard: Document, look: Look) -> bool:
+    """Whether the provider's window ended, and the batch's has not: nothing ends the batch early."""
+    return (
+        look.status is ProviderStatus.EXPIRED
+        and shard["provider"] in OWN_WINDOWS
+        and batch.get("ending") is None
+    )
 
 
 def retry_shard(

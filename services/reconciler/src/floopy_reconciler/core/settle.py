@@ -7,14 +7,15 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from floopy_common.domain.index import SOURCE_ERROR, SOURCE_OUTPUT, pack_result
+from floopy_common.domain.index import FLAG_OK, SOURCE_ERROR, SOURCE_OUTPUT, pack_result
 from floopy_common.domain.shard import ShardEnd
 from floopy_common.providers.port import BatchProvider, NotFound, ProviderError, ProviderStatus
 from floopy_reconciler.core.lines import lines_of
 from floopy_reconciler.core.look import Look
+from floopy_reconciler.core.quarantine import pause_for
 from floopy_reconciler.core.refuse import Refuser
 from floopy_reconciler.core.results import Expected, Joined, join_results
-from floopy_reconciler.core.retry import RetryPolicy, retry_shard
+from floopy_reconciler.core.retry import OWN_WINDOWS, RetryPolicy, out_of_its_own_time, retry_shard
 from floopy_reconciler.errors import ResultsTooLarge
 from floopy_reconciler.ports import (
     Archives,
@@ -40,12 +41,14 @@ class Patience:
     """How often results that are not whole are fetched again before they count as all there is.
 
     `for_lines`: there are results, but lines are missing; `for_files`: a file is missing altogether.
+    `dead`: seconds, at first, that results are left alone that several workers died of.
     """
 
     for_lines: int
     for_files: int
     shortest: float
     longest: float
+    dead: float = 30.0
 
     def delay(self, downloads: int) -> float:
         return min(self.shortest * 2.0 ** min(downloads, 20), self.longest)
@@ -109,8 +112,25 @@ class Settler:
             async with self._shards.hold(shard) as hold:
                 if hold is None:
                     return
-                await self._collect(hold, look, provider)
+                pause = pause_for(hold.shard, self._patience.dead)
+                if pause is None:
+                    await self._collect(hold, look, provider)
+                else:
+                    await self._quarantine(hold, pause)
         await self._changed(shard["batch_id"])
+
+    async def _quarantine(self, hold: Hold, pause: float) -> None:
+        self._reports.download_quarantined()
+        _log.error(
+            "results kill whoever collects them",
+            extra={
+                "event": "download_quarantined",
+                "shard_id": hold.shard["_id"],
+                "deaths": hold.shard["lease"]["deaths"],
+                "pause": round(pause, 1),
+            },
+        )
+        await hold.let_go(pause)
 
     async def _collect(self, hold: Hold, look: Look, provider: BatchProvider) -> None:
         results = _Results()
@@ -179,7 +199,7 @@ class Settler:
         expected = Expected(
             nonce_of(shard),
             frozenset(lines),
-            keep_never_run=look.status is ProviderStatus.COMPLETED,
+            keep_never_run=look.status is ProviderStatus.COMPLETED or out_of_its_own_time(batch, shard, look),
         )
         joined, sizes = await asyncio.to_thread(self._join, results, expected, shard["provider"])
         return _Read(joined, sizes, lines)
@@ -199,7 +219,10 @@ class Settler:
     ) -> None:
         archive = await self._archive(batch["_id"], results, read)
         self._hit("settle.after_archive")
-        await self._try_again(batch, hold.shard, read)
+        retried = await self._try_again(batch, hold.shard, read)
+        if retried and ended is ShardEnd.EXPIRED and hold.shard["provider"] in OWN_WINDOWS:
+            # what there was no time for waits for the retry shard, whose ending explains it
+            ended = ShardEnd.FINISHED
         await hold.settle(archive, ended)
         self._hit("settle.after_settle")
         self._reports.settled(ended)
@@ -219,18 +242,20 @@ class Settler:
             "index_blob": index,
             **kept,
             "lines": len(read.joined.entries),
+            "succeeded": sum(1 for entry in read.joined.entries.values() if entry.flags & FLAG_OK),
             "quarantined": asdict(read.joined.quarantined),
         }
 
-    async def _try_again(self, batch: Document, shard: Document, read: _Read) -> None:
+    async def _try_again(self, batch: Document, shard: Document, read: _Read) -> bool:
         """Before the shard counts as settled, so that no line is ever without a shard to wait for."""
         lines = read.joined.retryable()
         if not lines or not self._retries.allows(batch, shard, self._now()):
-            return
+            return False
         starts = await self._lines.starts(batch["_id"], shard["plan_id"], shard["segments"])
         await self._shards.insert_retry(retry_shard(shard, lines, read.lines, starts))
         self._hit("settle.after_retry_shard")
         self._reports.retried(len(lines))
+        return True
 
 
 def nonce_of(shard: Document) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import aiohttp
 import openai
 import pytest
 from pydantic import SecretStr
@@ -18,6 +19,7 @@ from floopy_common.chassis.mongo import Mongo
 from floopy_common.chassis.secrets import Keyring
 from floopy_common.domain.ids import new_batch_id, new_nonce, new_plan_id, segment_id, shard_id
 from floopy_common.domain.index import pack_input
+from floopy_common.providers.anthropic.request import BATCH_HEAD, BATCH_TAIL, upstream_element
 from floopy_common.providers.openai.request import upstream_line
 from floopy_common.stores.accounts import AccountStore
 from floopy_common.stores.blobs import BlobStore
@@ -66,7 +68,14 @@ class Upstream:
 class World:
     """Writes what api and submitter would have written."""
 
-    def __init__(self, mongo: Mongo, simulator: OwnSimulator, upstream: Upstream | None = None) -> None:
+    def __init__(
+        self,
+        mongo: Mongo,
+        simulator: OwnSimulator,
+        upstream: Upstream | None = None,
+        provider: str = "openai",
+    ) -> None:
+        self.provider = provider
         self.mongo = mongo
         self.blobs = BlobStore(mongo)
         self.simulator = simulator
@@ -78,7 +87,7 @@ class World:
         self.account_id = ""
 
     async def open(self) -> None:
-        account = await self.accounts.create(self.org_id, "openai", None, SecretStr(self.key))
+        account = await self.accounts.create(self.org_id, self.provider, None, SecretStr(self.key))
         self.account_id = account["_id"]
 
     async def close(self) -> None:
@@ -140,7 +149,7 @@ class World:
             "completion_window": "24h",
             "metadata": None,
             "output_expires_after": None,
-            "provider": "openai",
+            "provider": self.provider,
             "account_id": self.account_id,
             "input_file_id": "file-1",
             "input": {
@@ -246,7 +255,7 @@ class World:
             "org_id": self.org_id,
             "plan_id": plan_id,
             "no": no,
-            "provider": "openai",
+            "provider": self.provider,
             "account_id": self.account_id,
             "endpoint": CHAT,
             "model": "gpt-4o-mini",
@@ -310,24 +319,41 @@ class World:
         own = new_nonce()
         lines = sorted(n for n in planted.bodies if any(a <= n <= b for a, b in shard["ranges"]))
         bodies = {n: json.dumps(planted.bodies[n], separators=(",", ":")).encode() for n in lines}
-        content = b"".join(upstream_line(nonce or own, n, CHAT, raw) for n, raw in bodies.items())
-        uploaded = await self.sdk.files.create(file=("in.jsonl", content), purpose="batch")
-        created = await self.sdk.batches.create(
-            input_file_id=uploaded.id, endpoint=CHAT, completion_window="24h"
-        )
+        if self.provider == "anthropic":
+            file_id, created_id = None, await self._create_messages(nonce or own, bodies)
+        else:
+            content = b"".join(upstream_line(nonce or own, n, CHAT, raw) for n, raw in bodies.items())
+            file_id = (await self.sdk.files.create(file=("in.jsonl", content), purpose="batch")).id
+            created = await self.sdk.batches.create(
+                input_file_id=file_id, endpoint=CHAT, completion_window="24h"
+            )
+            created_id = created.id
         now = datetime.now(UTC)
         return {
             "id": f"att_{own}",
             "nonce": own,
             "phase": "created",
             "intent_at": now,
-            "input_file_id": uploaded.id,
+            "input_file_id": file_id,
             "creating_at": now,
-            "provider_batch_id": created.id,
+            "provider_batch_id": created_id,
             "looks": 0,
             "last_look_at": None,
             "resolution": None,
         }
+
+    async def _create_messages(self, nonce: str, bodies: dict[int, bytes]) -> str:
+        content = BATCH_HEAD + b",".join(upstream_element(nonce, n, raw) for n, raw in bodies.items())
+        headers = {"x-api-key": self.key, "anthropic-version": "2023-06-01"}
+        url = f"{self.simulator.anthropic_base_url}/v1/messages/batches"
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.post(
+                url, data=content + BATCH_TAIL, headers={"content-type": "application/json"}
+            ) as answer,
+        ):
+            assert answer.status == 200, await answer.text()
+            return str((await answer.json())["id"])
 
     async def submitted(self, bodies: list[dict[str, Any]], **options: Any) -> Planted:
         """A batch whose shards are all with the provider."""
@@ -358,6 +384,15 @@ async def sim(simulator: OwnSimulator) -> OwnSimulator:
 @pytest.fixture
 async def world(mongo: Mongo, sim: OwnSimulator) -> AsyncIterator[World]:
     opened = World(mongo, sim)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def claude_world(mongo: Mongo, sim: OwnSimulator) -> AsyncIterator[World]:
+    """The same with an account at Anthropic, whose lines are requests of its own."""
+    opened = World(mongo, sim, provider="anthropic")
     await opened.open()
     yield opened
     await opened.close()

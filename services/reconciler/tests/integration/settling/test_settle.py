@@ -1,7 +1,7 @@
 """Results of a real HTTP provider, whatever happens to them: archived as they came, each line once."""
 
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ from floopy_common.chassis.mongo import Mongo
 from floopy_common.chassis.secrets import Keyring
 from floopy_common.domain.index import FLAG_OK, FLAG_RETRYABLE, ResultEntry, unpack_result
 from floopy_common.providers.clients import RESULT_FORMATS, open_clients
-from floopy_common.settings import ProviderSettings, ProvidersSettings, Settings
+from floopy_common.settings import AnthropicSettings, ProviderSettings, ProvidersSettings, Settings
 from floopy_common.stores.batches import BatchStore
 from floopy_common.stores.blobs import BlobStore
 from floopy_common.stores.finishing import PlannedLines
 from floopy_common.stores.polling import PollStore
+from floopy_common.stores.summaries import SummaryStore
 from floopy_reconciler.adapters.archives import ScratchArchives
 from floopy_reconciler.core.look import Pace
 from floopy_reconciler.core.poll import Collector, Poller, Pool, Pools
@@ -65,7 +66,10 @@ class Bench:
 
 @pytest.fixture
 async def bench(mongo: Mongo, world: Any, sim: OwnSimulator, tmp_path: Path) -> AsyncIterator[Bench]:
-    providers = ProvidersSettings(openai=ProviderSettings(base_url=sim.openai_base_url))
+    providers = ProvidersSettings(
+        openai=ProviderSettings(base_url=sim.openai_base_url),
+        anthropic=AnthropicSettings(base_url=sim.anthropic_base_url),
+    )
     settings = Settings(providers=providers, secret_key=SecretStr(SECRET))
     polls, batches, lines = PollStore(mongo, "test", 30), BatchStore(mongo), PlannedLines(mongo, world.blobs)
 
@@ -429,3 +433,118 @@ async def test_status_that_goes_backwards_is_ignored(
     (shard,) = await collect(planted)
 
     assert set(await bench.entries(shard)) == {1}
+
+
+def asked_of_claude(question: str, sim: str | None = None) -> dict[str, Any]:
+    content = question if sim is None else f"{question} [sim:{sim}]"
+    return {
+        "model": "claude-haiku-4-5",
+        "max_tokens": 64,
+        "messages": [{"role": "user", "content": content}],
+    }
+
+
+async def upstream_of(world: Any, planted: Any) -> str:
+    return str((await world.shards(planted))[-1]["provider_batch_id"])
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "expired"])
+async def test_cancelled_message_batch_keeps_what_ran_and_leaves_the_rest_to_our_reason(
+    bench: Bench, claude_world: Any, collect: Any, sim: OwnSimulator, ending: str
+) -> None:
+    await sim.configure(auto=False)
+    planted = await claude_world.submitted([asked_of_claude(f"q{n}") for n in range(4)], ending=ending)
+    await sim.advance(await upstream_of(claude_world, planted), "in_progress", completed=2)
+    await bench.mongo.collection("shards").update_one({}, {"$set": {"cancel_asked_at": datetime.now(UTC)}})
+
+    (after,) = await collect(planted)
+
+    assert (after["state"], after["ended"]) == ("settled", ending)
+    assert after["provider_status"] == "cancelled"
+    assert {entry.flags for entry in (await bench.entries(after)).values()} == {FLAG_OK}
+    assert after["archive"]["succeeded"] == 2
+    assert len(await sim.calls("messages.batches.cancel")) == 1
+
+
+async def test_message_batch_that_ran_out_of_its_own_time_is_tried_again(
+    bench: Bench, claude_world: Any, collect: Any, sim: OwnSimulator
+) -> None:
+    await sim.configure(auto=False)
+    planted = await claude_world.submitted([asked_of_claude(f"q{n}") for n in range(4)])
+    await sim.advance(await upstream_of(claude_world, planted), "expired", completed=1)
+
+    first, retry = await collect(planted)
+
+    assert (first["state"], first["ended"], first["archive"]["succeeded"]) == ("settled", "finished", 1)
+    assert (retry["kind"], retry["lines"], retry["state"]) == ("retry", 3, "planned")
+    await claude_world.submit(planted, retry)
+    await sim.advance(await upstream_of(claude_world, planted), "ended")
+    _, retry = await collect(planted)
+    assert (retry["ended"], retry["archive"]["succeeded"]) == ("finished", 3)
+
+
+async def test_message_batch_that_ran_out_of_the_batchs_time_as_well_expires(
+    bench: Bench, claude_world: Any, collect: Any, sim: OwnSimulator
+) -> None:
+    await sim.configure(auto=False)
+    soon = datetime.now(UTC) + timedelta(seconds=30)
+    planted = await claude_world.submitted([asked_of_claude(f"q{n}") for n in range(3)], expires_at=soon)
+    await sim.advance(await upstream_of(claude_world, planted), "expired", completed=1)
+
+    (after,) = await collect(planted)
+
+    assert (after["ended"], after["archive"]["succeeded"]) == ("expired", 1)
+
+
+@pytest.mark.parametrize("sim_words", ["status=529", "status=500", "status=429"])
+async def test_message_that_failed_in_passing_is_tried_three_times_more(
+    bench: Bench, claude_world: Any, collect: Any, sim_words: str
+) -> None:
+    planted = await claude_world.submitted([asked_of_claude("a", sim_words), asked_of_claude("b")])
+
+    for depth in range(1, 4):
+        shards = await collect(planted)
+        assert [(s["depth"], s["lines"]) for s in shards] == [(0, 2), *((n, 1) for n in range(1, depth + 1))]
+        await claude_world.submit(planted, shards[-1])
+    shards = await collect(planted)
+
+    assert [s["ended"] for s in shards] == ["finished"] * 4
+
+
+async def test_message_that_was_refused_is_not_tried_again(
+    bench: Bench, claude_world: Any, collect: Any
+) -> None:
+    planted = await claude_world.submitted([asked_of_claude("a", "status=400")])
+
+    (after,) = await collect(planted)
+
+    assert after["provider_counts"] == {"total": 1, "completed": 0, "failed": 1}
+
+
+async def test_progress_is_what_results_show_once_they_are_here(
+    bench: Bench, world: Any, collect: Any, body: Any
+) -> None:
+    planted = await world.submitted([body("a"), body("b", sim="missing"), body("c")])
+
+    (after,) = await collect(planted)
+
+    assert after["provider_counts"]["completed"] == 3
+    summary = await SummaryStore(bench.mongo).compute(planted.id, planted.batch["plan"]["plan_id"], 3)
+    assert summary["counts"]["completed"] == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "claimed", "shown"), [("in_progress", 2, 2), ("in_progress", 500, 3), ("completed", 3, 0)]
+)
+async def test_progress_is_no_more_than_can_be_known(
+    bench: Bench, world: Any, body: Any, status: str, claimed: int, shown: int
+) -> None:
+    planted = await world.plan([body(f"q{n}") for n in range(3)])
+    counts = {"total": 3, "completed": claimed, "failed": 0}
+    await bench.mongo.collection("shards").update_one(
+        {}, {"$set": {"state": "submitted", "provider_status": status, "provider_counts": counts}}
+    )
+
+    summary = await SummaryStore(bench.mongo).compute(planted.id, planted.batch["plan"]["plan_id"], 3)
+
+    assert summary["counts"]["completed"] == shown
