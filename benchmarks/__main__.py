@@ -31,4 +31,5 @@ def main() -> None:
         show(asyncio.run(module.run(options)))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -4,23 +4,13 @@ The sinks stand still while the events are produced; the clock runs from there t
 is `insert_many` of the same rows into collections with the same indexes, a thread for each collection.
 """
 
-import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
-from pymongo import MongoClient, WriteConcern
 
 from benchmarks.deliveries import SINKS, Bed, Delivery, running_backends, running_sinks
 from benchmarks.harness import Options, Outcome
 from benchmarks.lag import lags, percentiles
+from benchmarks.raw import rows_rate
 from benchmarks.system import Usage, watching
-from floopy_common.chassis.mongo import ensure_indexes, open_mongo
-from floopy_common.domain.ids import line_id
-from floopy_common.settings import MongoSettings
-
-_CALL = 1_000
-_BLOCK = 10_000
 
 
 async def run(options: Options) -> Outcome:
@@ -35,7 +25,8 @@ async def run(options: Options) -> Outcome:
             seconds, usage = await one_pass(bed, delivery)
             lag = percentiles(before, await lags(bed.ports))
             await bed.check(delivery)
-            limit = await raw_rate(bed, delivery)
+            names = [SINKS[sink] for sink in bed.sinks]
+            limit = await rows_rate(backends.mongo_uri, bed.database, delivery.batch_id, lines, names)
             outcome.values.append(lines / seconds)
             outcome.limits.append(limit)
             rows.append((number, round(seconds, 2), round(lines / seconds), round(limit)))
@@ -63,34 +54,3 @@ def describe(outcome: Outcome, usage: dict[str, Usage], lines: int) -> None:
     header = ("process", "CPU us/line", "peak RSS MB")
     outcome.tables[:] = [(header, [(name, us[name], mb[name]) for name in usage])]
     outcome.details |= {"cpu_us_per_line": us, "peak_rss_mb": mb}
-
-
-async def raw_rate(bed: Bed, delivery: Delivery) -> float:
-    """Lines a second when the rows that came of the delivery are only inserted."""
-    uri, database = bed.backends.mongo_uri, f"{bed.database}_raw"
-    async with open_mongo(MongoSettings(uri=uri, database=database), "benchmark") as mongo:
-        await ensure_indexes(mongo)
-    names = [SINKS[sink] for sink in bed.sinks]
-    return await asyncio.to_thread(_raw_rate, uri, bed.database, database, delivery, names)
-
-
-def _raw_rate(uri: str, source: str, target: str, delivery: Delivery, names: list[str]) -> float:
-    seconds = 0.0
-    with MongoClient[dict[str, Any]](uri) as client, ThreadPoolExecutor(len(names)) as pool:
-        try:
-            for first in range(1, delivery.lines + 1, _BLOCK):
-                ids = {"$gte": line_id(delivery.batch_id, first)}
-                ids["$lt"] = line_id(delivery.batch_id, min(first + _BLOCK, delivery.lines + 1))
-                blocks = [list(client[source][name].find({"_id": ids})) for name in names]
-                started = time.monotonic()
-                list(pool.map(_insert, [client[target]] * len(names), names, blocks))
-                seconds += time.monotonic() - started
-        finally:
-            client.drop_database(target)
-    return delivery.lines / seconds
-
-
-def _insert(database: Any, name: str, rows: list[dict[str, Any]]) -> None:
-    collection = database.get_collection(name, write_concern=WriteConcern(w="majority", j=True))
-    for at in range(0, len(rows), _CALL):
-        collection.insert_many(rows[at : at + _CALL], ordered=False)

@@ -19,6 +19,8 @@ import psutil
 
 READY_SECONDS = 120.0
 _PAUSE = 0.02
+_SELDOM = 0.2
+"""Between two GETs of a batch that takes seconds: asking is work for the processes that are watched."""
 _SAMPLE = 0.1
 
 
@@ -43,10 +45,15 @@ class System:
         return pids_of(self.data_dir)
 
     def metrics_ports(self) -> dict[str, int]:
-        """Of the workers; the API's metrics have a port that only it knows."""
+        """Of every service."""
         rows = json.loads((self.data_dir / "processes.json").read_text())
-        workers = [row for row in rows if row["name"].startswith("floopy-")]
-        return {row["name"]: row["port"] for row in workers if row["name"] not in {"floopy-api", "floopy-up"}}
+        ports = {row["name"]: row["port"] for row in rows if row["name"].startswith("floopy-")}
+        ports.pop("floopy-up", None)
+        # the port named for the API is the public one
+        listening = psutil.Process(self.processes()["floopy-api"]).net_connections("tcp")
+        others = {each.laddr.port for each in listening if each.status == psutil.CONN_LISTEN}
+        ports["floopy-api"] = min(others - {ports["floopy-api"]})
+        return ports
 
     async def api(self, method: str, path: str, **options: Any) -> Any:
         url = self.credentials["base_url"] + path
@@ -64,9 +71,10 @@ class System:
             form.add_field("file", content, filename=path.name)
             return str((await self.api("POST", "/files", data=form))["id"])
 
-    async def create(self, file_id: str) -> str:
+    async def create(self, file_id: str, provider: str = "openai") -> str:
         body = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
-        return str((await self.api("POST", "/batches", json=body))["id"])
+        headers = {"floopy-provider": provider}
+        return str((await self.api("POST", "/batches", json=body, headers=headers))["id"])
 
     async def batch(self, batch_id: str) -> dict[str, Any]:
         found: dict[str, Any] = await self.api("GET", f"/batches/{batch_id}")
@@ -78,7 +86,7 @@ class System:
             ended = batch["status"] in {"completed", "failed", "expired", "cancelled"}
             return batch if ended and batch["floopy"]["balanced"] else None
 
-        found: dict[str, Any] = await until(ask, timeout, f"balance of {batch_id}")
+        found: dict[str, Any] = await until(ask, timeout, f"balance of {batch_id}", _SELDOM)
         return found
 
     async def simulator(self, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -129,25 +137,26 @@ async def _sample(watched: Mapping[str, psutil.Process], usage: dict[str, Usage]
         await asyncio.sleep(_SAMPLE)
 
 
-async def until(ask: Callable[[], Awaitable[Any]], timeout: float, what: str) -> Any:
+async def until(ask: Callable[[], Awaitable[Any]], timeout: float, what: str, pause: float = _PAUSE) -> Any:
     """What `ask` answers once that is neither None nor False; TimeoutError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (answer := await ask()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {timeout:g} s")
-        await asyncio.sleep(_PAUSE)
+        await asyncio.sleep(pause)
     return answer
 
 
 class _Attached:
-    """The data directory of a system that runs already, for benchmarks that shall share it."""
+    """A system that runs already, for benchmarks that shall share it, and what it was started with."""
 
     data_dir: Path | None = None
+    environment: Mapping[str, str] = {}
 
 
-def attach(data_dir: Path | None) -> None:
+def attach(data_dir: Path | None, environment: Mapping[str, str] | None = None) -> None:
     """From now on benchmarks use the system that runs there; None: each starts its own again."""
-    _Attached.data_dir = data_dir
+    _Attached.data_dir, _Attached.environment = data_dir, environment or {}
 
 
 def attached_credentials() -> dict[str, Any] | None:
@@ -165,9 +174,11 @@ def attached_processes() -> dict[str, int]:
 async def running_system(
     environment: Mapping[str, str] | None = None, *arguments: str
 ) -> AsyncIterator[System]:
-    """`floopy up` on a fresh data directory, ended afterwards; or the system that was attached."""
-    if _Attached.data_dir is not None:
-        async with _opened(_Attached.data_dir, attached_credentials() or {}) as system:
+    """The attached system, if it is as asked for; else `floopy up`, ended afterwards."""
+    known = attached_credentials()
+    same = not arguments and (environment or {}).items() <= _Attached.environment.items()
+    if known is not None and _Attached.data_dir is not None and same:
+        async with _opened(_Attached.data_dir, known) as system:
             yield system
         return
     async with started_system(environment, *arguments) as system:
