@@ -31,21 +31,22 @@ class UploadStore:
         """Store a new upload; False when its id or its idempotency key is taken."""
         return await self._uploads.insert_new(upload)
 
-    async def get_owned(self, org_id: str, upload_id: str) -> Document | None:
-        """The upload, expired if its time is over; None when the organisation has none of that id."""
+    async def get_owned(self, org_id: str, upload_id: str, *, parts: bool = False) -> Document | None:
+        """The upload, expired if its time is over; None when the organisation has none of that id.
+
+        Without its parts unless they are asked for: there may be thousands.
+        """
         await self._expire({"_id": upload_id})
-        return await self._uploads.find_one({"_id": upload_id, "org_id": org_id})
+        projection = None if parts else {"parts": 0}
+        return await self._uploads.find_one({"_id": upload_id, "org_id": org_id}, projection)
 
     async def add_part(self, upload_id: str, part: Document, most_bytes: int, most_parts: int) -> bool:
         """Add a part whose blob is written; False when the upload is not open or has no room for it.
 
         Raises BlobMissing, and adds nothing, when the sweeper took the blob.
         """
-        room = {
-            "received": {"$lte": most_bytes - part["length"]},
-            f"parts.{most_parts - 1}": {"$exists": False},
-        }
-        added = {"$push": {"parts": part}, "$inc": {"received": part["length"]}}
+        room = {"received": {"$lte": most_bytes - part["length"]}, "part_count": {"$lt": most_parts}}
+        added = {"$push": {"parts": part}, "$inc": {"received": part["length"], "part_count": 1}}
         if await self._uploads.update_one({"_id": upload_id, **_OPEN, **room}, added) == 0:
             return False
         # Looked at only now: the sweeper condemns, then looks for uploads. One of the two sees the other.

@@ -77,6 +77,7 @@ class Uploads:
             "expires_at": now + timedelta(seconds=self.limits.lifetime),
             "status": UploadStatus.PENDING.value,
             "received": 0,
+            "part_count": 0,
             "parts": [],
             "part_ids": None,
             "file": None,
@@ -94,7 +95,7 @@ class Uploads:
                 f"This Upload was created for {upload['bytes']} bytes; its parts have far more.",
                 param="data",
             )
-        if len(upload["parts"]) >= MAX_PARTS:
+        if upload["part_count"] >= MAX_PARTS:
             raise BadRequest(f"An Upload has at most {MAX_PARTS} parts.", param="data")
 
     async def check_part(self, caller: Caller, upload_id: str, length: int | None) -> None:
@@ -124,7 +125,7 @@ class Uploads:
     async def complete(self, caller: Caller, upload_id: str, body: object) -> UploadObject:
         """Make the parts a file; completing again with the same parts gives the same file."""
         request = read_complete(body)
-        upload = await self._owned(caller, upload_id)
+        upload = await self._owned(caller, upload_id, parts=True)
         if upload["status"] == UploadStatus.PENDING:
             file = await self._joined(upload, request)
             completed = await self._ports.uploads.complete(upload_id, request.part_ids, file)
@@ -205,8 +206,8 @@ class Uploads:
     def _content(self, file: Document) -> AsyncGenerator[bytes, None]:
         return self._ports.bytes.read_ranges(file["ranges"])
 
-    async def _owned(self, caller: Caller, upload_id: str) -> Document:
-        upload = await self._ports.uploads.get_owned(caller.org_id, upload_id)
+    async def _owned(self, caller: Caller, upload_id: str, *, parts: bool = False) -> Document:
+        upload = await self._ports.uploads.get_owned(caller.org_id, upload_id, parts=parts)
         if upload is None:
             raise NotFound(f"No such Upload object: {upload_id}", param="id")
         return upload
