@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from floopy.commands.connection import api_address
 from floopy.commands.failure import fail
+from floopy.commands.held import give_up, held, resume
 from floopy.stack.data_dir import NotUpError
 
 if TYPE_CHECKING:
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
 
 COMPLETED_WITH_FAILED_LINES = 3
 
-batches = typer.Typer(name="batches", help="Send batches.", no_args_is_help=True)
+batches = typer.Typer(
+    name="batches", help="Send batches, and decide about those that are stuck.", no_args_is_help=True
+)
+batches.command()(held)
+batches.command()(resume)
+batches.command(name="give-up")(give_up)
 
 
 @batches.command()
