@@ -17,7 +17,7 @@ _ALONE = frozenset({"poll"})
 """Each starts systems of its own, with providers of its own: too dear to be run along."""
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def shared_system() -> Iterator[None]:
     """One system for all benchmarks that need no other: starting it costs more than they do."""
     # a loop of its own, which becomes nobody else's
@@ -32,6 +32,7 @@ def shared_system() -> Iterator[None]:
             runner.run(starting.__aexit__(None, None, None))
 
 
+@pytest.mark.usefixtures("shared_system")
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in _ALONE])
 async def test_benchmark_closes_with_a_line_of_json(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     module = importlib.import_module(f"benchmarks.{name}")
