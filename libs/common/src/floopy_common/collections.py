@@ -89,7 +89,7 @@ COLLECTIONS: dict[str, CollectionSpec] = {
                 _index(
                     "org_id", "idempotency_key", unique=True, where={"idempotency_key": {"$type": "string"}}
                 ),
-                _index("api_key_id", "request_hash", "-created_at"),
+                _index("api_key_id", "request_hash", "-nth", unique=True, where={"nth": {"$gte": 0}}),
                 _index("org_id", "created_at", where={"status": "validating"}),
                 _index("planning.month", where={"planning.month": {"$exists": True}}),
                 _PENDING_OUTBOX,
@@ -113,6 +113,7 @@ COLLECTIONS: dict[str, CollectionSpec] = {
                 _index("state", "poll.next_at", "account_id"),
                 _index("account_id", "submitted_at", where={"state": {"$in": ["submitted", "cancelling"]}}),
                 _index("state", "waiting.next_attempt_at"),
+                _index("account_id", "waiting.since", where={"state": "waiting"}),
                 _index("state", "queued_since", "created_at", "_id"),
                 _index("account_id", "provider_batch_id"),
                 _index("provider_batch_id", where={"provider_batch_id": {"$type": "string"}}),

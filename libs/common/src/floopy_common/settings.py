@@ -148,6 +148,28 @@ class ApiSettings(_Group):
     key_cache: float = Field(
         default=30.0, ge=0, description="Seconds a positive API key look-up is remembered."
     )
+    org_cache: float = Field(
+        default=2.0,
+        ge=0,
+        description="Seconds an organisation's plan and accounts are remembered for creates.",
+    )
+    finished_cache: float = Field(
+        default=2.0, ge=0, description="Seconds the answer about a finished, balanced batch is remembered."
+    )
+    uploads_per_minute: int = Field(
+        default=6_000,
+        ge=0,
+        description="Uploads and parts an organisation may begin a minute, each process; 0: any.",
+    )
+    uploads_at_once: int = Field(
+        default=64, ge=0, description="Uploads and parts of an organisation under way, each process; 0: any."
+    )
+    creates_per_minute: int = Field(
+        default=60_000, ge=0, description="Batches an organisation may create a minute, each process; 0: any."
+    )
+    creates_at_once: int = Field(
+        default=256, ge=0, description="Creates of an organisation under way, each process; 0: any."
+    )
 
 
 class LeaseSettings(_Group):

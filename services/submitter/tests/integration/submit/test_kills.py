@@ -104,6 +104,39 @@ async def test_a_kill_at_any_step_of_planning_leaves_one_plan_and_one_kept_batch
     assert all(shard["plan_id"] == plan_id for shard in await world.shards(batch_id) if shard["attempts"])
 
 
+CLAUDE_STORIES = {
+    "submit.after_fence": (PLAIN, 1),
+    "submit.after_create": (PLAIN, 1),
+    "recovery.after_adopt": (LOST, 1),
+    "submit.after_split_stored": (Story(shards=2), 3),
+}
+"""By step: what happens, and how many creates the simulator sees at most."""
+
+
+@pytest.mark.edge(17)
+@pytest.mark.parametrize("name", sorted(CLAUDE_STORIES))
+async def test_a_kill_at_a_step_that_differs_on_anthropic_leaves_one_kept_batch(
+    world: Any, new_process: Callable[[], Any], make_lines: Any, quiet: None, simulator: Any, name: str
+) -> None:
+    story, creates = CLAUDE_STORIES[name]
+    if story.fault is not None:
+        await simulator.fault("messages.batches.create", story.fault)
+    await simulator.configure(max_batch_bytes=256_000_000 if story.shards == 1 else 600)
+    lines = make_lines(5, model="claude-haiku-4-5")
+    account = await world.account(provider="anthropic")
+    batch_id = await world.create(lines, account, provider="anthropic")
+
+    await _die_and_restart(new_process, name, FLOOPY_SUBMIT__CLOCK_SKEW="0.1")
+
+    await world.eventually(lambda: _are_there(world, batch_id, story.shards), "every shard")
+    shards = await world.in_state(batch_id, "submitted")
+    assert sorted(line for shard in shards for line in _lines(shard)) == [1, 2, 3, 4, 5]
+    await world.eventually(lambda: world.sent_events(batch_id), "events sent")
+    await world.assert_one_kept_for_each(batch_id)
+    assert len(await simulator.batches()) == story.shards
+    assert len(await simulator.calls("messages.batches.create")) <= creates
+
+
 async def test_a_kill_right_after_a_refusal_loses_neither_it_nor_its_event(
     world: Any, new_process: Callable[[], Any], simulator: Any
 ) -> None:
