@@ -40,6 +40,13 @@ SEGMENTS_DIFFERENT = Counter(
     "floopy_segments_different_total", "Segments that no longer render to their stored bytes."
 )
 SEGMENTS_STUCK = Counter("floopy_segments_stuck_total", "Tries to render a segment that failed.")
+SEGMENTS_QUARANTINED = Counter(
+    "floopy_segments_quarantined_total", "Times a segment was left alone because its workers die of it."
+)
+DOWNLOADS_QUARANTINED = Counter(
+    "floopy_downloads_quarantined_total",
+    "Times results were left alone because their collectors die of them.",
+)
 ANSWERS_NOTED = Counter(
     "floopy_answers_noted_total",
     "Lines whose answer was told with something unknown or missing in it.",
@@ -82,6 +89,9 @@ class PrometheusReports:
     def quarantined(self, kind: str, lines: int) -> None:
         LINES_QUARANTINED.labels(kind).inc(lines)
 
+    def download_quarantined(self) -> None:
+        DOWNLOADS_QUARANTINED.inc()
+
     def ended(self, status: BatchStatus) -> None:
         BATCHES_ENDED.labels(status.value).inc()
 
@@ -108,6 +118,9 @@ class SegmentMetrics:
 
     def stuck(self) -> None:
         SEGMENTS_STUCK.inc()
+
+    def quarantined(self) -> None:
+        SEGMENTS_QUARANTINED.inc()
 
     def noted(self, note: str, lines: int) -> None:
         ANSWERS_NOTED.labels(note).inc(lines)

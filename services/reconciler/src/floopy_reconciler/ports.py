@@ -261,6 +261,10 @@ class SettleReports(Protocol):
 
     def quarantined(self, kind: str, lines: int) -> None: ...
 
+    def download_quarantined(self) -> None:
+        """Results that several workers died of are left alone for a while."""
+        ...
+
 
 class BatchReports(Protocol):
     def ended(self, status: BatchStatus) -> None: ...
@@ -388,6 +392,10 @@ class SegmentReports(Protocol):
 
     def stuck(self) -> None:
         """A segment could not be rendered at all."""
+        ...
+
+    def quarantined(self) -> None:
+        """A segment that several workers died of is left alone for a while."""
         ...
 
     def noted(self, note: str, lines: int) -> None:

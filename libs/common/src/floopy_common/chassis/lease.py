@@ -39,6 +39,21 @@ def claim_stage(lease: Lease, ttl: float) -> Document:
     )
 
 
+def death_stage() -> Document:
+    """Before `claim_stage`: `lease.taken_over` says whether the last holder never let go.
+
+    `lease.deaths` counts such holders since `no_deaths` was written.
+    """
+    died: Document = {"$ne": [{"$ifNull": ["$lease.token", None]}, None]}
+    before: Document = {"$ifNull": ["$lease.deaths", 0]}
+    return assign(raw={"lease.taken_over": died, "lease.deaths": {"$add": [before, {"$cond": [died, 1, 0]}]}})
+
+
+def no_deaths() -> Document:
+    """The stage of a write that shows that the document does not kill its holder."""
+    return assign({"lease.deaths": 0})
+
+
 def release_stage() -> Document:
     return assign({"lease.token": None, "lease.owner": None}, now=["lease.expires_at"])
 

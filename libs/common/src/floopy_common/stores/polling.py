@@ -7,7 +7,15 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
-from floopy_common.chassis.lease import LiveLease, claim_stage, new_lease, release_stage, renewing
+from floopy_common.chassis.lease import (
+    LiveLease,
+    claim_stage,
+    death_stage,
+    new_lease,
+    no_deaths,
+    release_stage,
+    renewing,
+)
 from floopy_common.chassis.mongo import (
     FREE_LEASE,
     DatabaseError,
@@ -69,7 +77,8 @@ class ShardHold:
     async def download_again(self, delay: float) -> None:
         """What came was short; look again in `delay` seconds."""
         downloads = {"$add": [{"$ifNull": ["$downloads", 0]}, 1]}
-        await self._write([assign(raw={"downloads": downloads, "poll.next_at": expire_in(delay)})])
+        stage = assign(raw={"downloads": downloads, "poll.next_at": expire_in(delay)})
+        await self._write([stage, no_deaths()])
 
     async def let_go(self, delay: float) -> None:
         """Nothing came of it through no fault of the results; look again in `delay` seconds."""
@@ -312,7 +321,7 @@ class PollStore:
                 "state": _states(*_WITH_PROVIDER),
                 **FREE_LEASE,
             },
-            [assign({"state": ShardState.DOWNLOADING.value}), claim_stage(lease, self._ttl)],
+            [assign({"state": ShardState.DOWNLOADING.value}), death_stage(), claim_stage(lease, self._ttl)],
         )
         if claimed is None:
             yield None

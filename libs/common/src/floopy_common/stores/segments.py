@@ -8,7 +8,9 @@ from floopy_common.chassis.lease import (
     Lease,
     LiveLease,
     claim_stage,
+    death_stage,
     new_lease,
+    no_deaths,
     release_stage,
     renewing,
 )
@@ -59,7 +61,8 @@ class SegmentHold:
                         "counts": dict(counts),
                         "usage": dict(usage),
                     }
-                )
+                ),
+                no_deaths(),
             ],
         )
 
@@ -75,7 +78,8 @@ class SegmentHold:
             "retry_at": None,
         }
         await self._let_go(
-            SegmentState.WRITTEN, [assign(place, now=["emitted.at"], raw={"emitted.times": times})]
+            SegmentState.WRITTEN,
+            [assign(place, now=["emitted.at"], raw={"emitted.times": times}), no_deaths()],
         )
 
     async def give_back(self, delay: float, *, failed: bool) -> None:
@@ -135,7 +139,7 @@ class SegmentStore:
                     "state": {"$in": _UNFINISHED},
                     "$and": [{"state": {"$in": [s.value for s in states]}}, FREE_LEASE, _RETRY_DUE],
                 },
-                [claim_stage(lease, self._ttl)],
+                [death_stage(), claim_stage(lease, self._ttl)],
                 sort=[("batch_id", 1), ("no", 1)],
             )
             if found is not None:

@@ -12,6 +12,7 @@ from floopy_reconciler.core.line_events import Facts, facts_of
 from floopy_reconciler.core.materials import Materials
 from floopy_reconciler.core.parts import NewPart, Part, StoredPart
 from floopy_reconciler.core.poll import Pool
+from floopy_reconciler.core.quarantine import pause_for
 from floopy_reconciler.core.render import Material, PartIds, Renderer, Tally, manifest_of
 from floopy_reconciler.core.sources import Uncovered, sources_of
 from floopy_reconciler.ports import (
@@ -141,6 +142,10 @@ class SegmentWorker:
     async def carry_out(self, claim: SegmentClaim) -> None:
         """Take a segment as far as it will go; what is left is claimed again."""
         async with claim.hold() as hold:
+            pause = pause_for(hold.segment, self._pause)
+            if pause is not None:
+                await self._quarantine(hold, pause)
+                return
             self._hit("segment.after_claim")
             try:
                 await self._work(hold)
@@ -161,6 +166,20 @@ class SegmentWorker:
                     extra={"event": "segment_differs", "segment_id": hold.segment["_id"]},
                 )
                 await hold.give_back(self._pause, failed=True)
+
+    async def _quarantine(self, hold: SegmentHold, pause: float) -> None:
+        self._reports.stuck()
+        self._reports.quarantined()
+        _log.error(
+            "segment kills its workers",
+            extra={
+                "event": "segment_quarantined",
+                "segment_id": hold.segment["_id"],
+                "deaths": hold.segment["lease"]["deaths"],
+                "pause": round(pause, 1),
+            },
+        )
+        await hold.give_back(pause, failed=True)
 
     async def _work(self, hold: SegmentHold) -> None:
         segment = hold.segment

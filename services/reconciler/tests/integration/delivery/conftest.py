@@ -86,6 +86,12 @@ class Reports:
     def stuck(self) -> None:
         self.seen.append("stuck")
 
+    def quarantined(self) -> None:
+        self.seen.append("quarantined")
+
+    def noted(self, note: str, lines: int) -> None:
+        self.seen.append(f"noted {note} {lines}")
+
     def balanced(self, seconds: float) -> None:
         self.seen.append("balanced")
 
@@ -293,6 +299,12 @@ class Delivery:
 
     async def in_state(self, batch: dict[str, Any], state: str) -> bool:
         return all(segment["state"] == state for segment in await self.segments(batch))
+
+    async def until_in(self, batch: dict[str, Any], no: int, state: str) -> None:
+        """Wait until one segment is in `state`."""
+        async with asyncio.timeout(20):
+            while (await self.segments(batch))[no]["state"] != state:
+                await asyncio.sleep(0.02)
 
     async def until(self, worker: SegmentWorker, batch: dict[str, Any], state: str) -> list[dict[str, Any]]:
         """Step until every segment is in `state`."""

@@ -548,3 +548,31 @@ async def test_progress_is_no_more_than_can_be_known(
     summary = await SummaryStore(bench.mongo).compute(planted.id, planted.batch["plan"]["plan_id"], 3)
 
     assert summary["counts"]["completed"] == shown
+
+
+async def test_results_that_kill_their_collectors_are_left_alone_and_others_are_collected(
+    bench: Bench, world: Any, collect: Any, body: Any, wait_for: Callable[..., Any]
+) -> None:
+    planted = await world.submitted([body("a"), body("b")], shard_lines=1)
+    deadly = (await world.shards(planted))[0]["_id"]
+    shards = bench.mongo.collection("shards")
+    polls = PollStore(bench.mongo, "victim", 30)
+    for deaths in range(3):
+        async with polls.hold((await shards.find_one({"_id": deadly})) or {}) as hold:
+            assert hold is not None
+            assert hold.shard["lease"]["deaths"] == deaths
+        # its holder is gone without a word
+        await shards.update_one({"_id": deadly}, [{"$set": {"lease.expires_at": "$$NOW"}}])
+
+    async def left_alone() -> bool:
+        await bench.poller.step()
+        first, second = await world.shards(planted)
+        return bool(first["lease"]["token"] is None and second["state"] == "settled")
+
+    await wait_for(left_alone, "the deadly one left alone, the other settled")
+    (found,) = [shard for shard in await world.shards(planted) if shard["_id"] == deadly]
+    assert (found["state"], found["lease"]["deaths"]) == ("downloading", 3)
+    assert (found["poll"]["next_at"] - datetime.now(UTC)).total_seconds() > 10
+
+    await shards.update_one({"_id": deadly}, [{"$set": {"poll.next_at": "$$NOW"}}])
+    assert [shard["state"] for shard in await collect(planted)] == ["settled", "settled"]
