@@ -49,5 +49,13 @@ class RangeUnsatisfiable(Refusal):
         self.size = size
 
 
+class TooMany(Refusal):
+    """More requests than the organisation's share; worth another try after `retry_after` seconds."""
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message, code="rate_limit_exceeded")
+        self.retry_after = retry_after
+
+
 class QuotaExceeded(Refusal):
     """The organisation's plan has nothing left for this month."""

@@ -7,7 +7,9 @@ from aiohttp import web
 
 from floopy_api.core.authentication import Authenticator
 from floopy_api.core.batches import BY, FAILPOINTS, Batches, BatchPorts
+from floopy_api.core.customers import Customers
 from floopy_api.core.files import Files
+from floopy_api.core.finished import Finished
 from floopy_api.core.models import Models
 from floopy_api.core.refresh import Refresher
 from floopy_api.core.uploads import FAILPOINTS as UPLOAD_FAILPOINTS
@@ -18,13 +20,17 @@ from floopy_api.handlers.keys import (
     BLOBS,
     BYTES,
     FILES,
+    FINISHED,
+    LIMITS,
     MAX_UPLOAD,
     MODELS,
     TRAFFIC,
     UPLOADS,
 )
+from floopy_api.handlers.limits import Limit, Limiter, Limits
 from floopy_api.handlers.routes import new_app
-from floopy_api.ports import Wake
+from floopy_api.handlers.server import Runner
+from floopy_api.ports import Monotonic, Wake
 from floopy_common.chassis import failpoints
 from floopy_common.chassis.clock import SystemClock
 from floopy_common.chassis.loop import Loop
@@ -114,15 +120,16 @@ def compose(settings: Settings, mongo: Mongo, probes: Probes, wake: Wake) -> web
     accounts = AccountStore(mongo, keyring)
     catalogue = BatchModels(PriceTable(), settings.providers.anthropic.models)
     app[MODELS] = Models(accounts, catalogue, now=clock.now)
+    app[FINISHED] = Finished(settings.api.finished_cache, clock.monotonic)
+    app[LIMITS] = _limits(settings.api, clock.monotonic)
     app[BATCHES] = Batches(
         BatchPorts(
             batches=BatchStore(mongo),
             files=files,
             pins=blobs,
-            accounts=accounts,
-            orgs=OrgStore(mongo),
             caps=CapStore(mongo),
         ),
+        Customers(OrgStore(mongo), accounts, settings.api.org_cache, clock.monotonic),
         Refresher(
             RefreshStore(mongo),
             SummaryStore(mongo),
@@ -136,6 +143,17 @@ def compose(settings: Settings, mongo: Mongo, probes: Probes, wake: Wake) -> web
         hit=hit,
     )
     return app
+
+
+def _limits(settings: ApiSettings, monotonic: Monotonic) -> Limits:
+    return Limits(
+        uploads=Limiter(
+            Limit("file uploads", settings.uploads_per_minute, settings.uploads_at_once), monotonic
+        ),
+        creates=Limiter(
+            Limit("batch creations", settings.creates_per_minute, settings.creates_at_once), monotonic
+        ),
+    )
 
 
 async def serve(app: web.Application, settings: ApiSettings, stop: asyncio.Event) -> None:
@@ -154,9 +172,9 @@ async def serve(app: web.Application, settings: ApiSettings, stop: asyncio.Event
         await runner.cleanup()
 
 
-def new_runner(app: web.Application) -> web.AppRunner:
+def new_runner(app: web.Application) -> Runner:
     """The HTTP server around the application, not yet listening."""
-    return web.AppRunner(
+    return Runner(
         app,
         access_log=None,
         shutdown_timeout=_CUT_OFF,

@@ -120,6 +120,12 @@ class BatchStore(Protocol):
         self, api_key_id: str, request_hash: str, since: datetime, retry_count: int
     ) -> Document | None: ...
 
+    async def find_newest_equal(self, api_key_id: str, request_hash: str) -> Document | None: ...
+
+    async def join_later_sending(
+        self, api_key_id: str, request_hash: str, since: datetime, count: int
+    ) -> Document | None: ...
+
     async def transition(
         self,
         batch: Document,

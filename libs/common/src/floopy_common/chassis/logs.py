@@ -11,6 +11,7 @@ from typing_extensions import override
 from floopy_common.chassis.redaction import redact
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
 
 
 class JsonFormatter(logging.Formatter):
@@ -32,7 +33,7 @@ class JsonFormatter(logging.Formatter):
         line.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
         if record.exc_info:
             line["exception"] = "".join(traceback.format_exception(*record.exc_info))
-        return redact(json.dumps(line, default=str, ensure_ascii=False))
+        return redact(_encode(line))
 
 
 def configure_logs(service: str, level: int = logging.INFO) -> None:

@@ -9,6 +9,11 @@ _SECRETS = re.compile(
 )
 
 
+_MARKS = ("sk-", "flp_", "bearer", "mongodb")
+"""In lower case; text with none of them holds no secret, and saying so takes a thirtieth of the pattern."""
+
+
 def redact(text: str) -> str:
     """`text` with every API key, bearer token and database password masked."""
-    return _SECRETS.sub("[redacted]", text)
+    lowered = text.lower()
+    return _SECRETS.sub("[redacted]", text) if any(mark in lowered for mark in _MARKS) else text

@@ -5,6 +5,7 @@ import msgspec
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
 INSUFFICIENT_QUOTA = "insufficient_quota"
+RATE_LIMITED = "requests"
 
 
 class ErrorObject(msgspec.Struct, frozen=True):

@@ -9,6 +9,11 @@ from floopy_common.chassis.outbox import entry
 from floopy_common.domain.batch import BatchStatus, check_transition, timestamp_field
 from floopy_common.events.lifecycle import lifecycle_event
 
+SHOWN: Document = dict.fromkeys(
+    ("input", "outbox", "lease", "plan.groups", "planning", "context.headers", "sendings"), 0
+)
+"""Left out wherever a batch is only read to be shown or moved: by far the most of its bytes."""
+
 
 class BatchStore:
     """The collection `batches`, as far as every service shares it."""
@@ -17,11 +22,11 @@ class BatchStore:
         self.collection = mongo.collection("batches")
 
     async def insert(self, batch: Document) -> bool:
-        """Insert a new batch with its pending event; False when its idempotency key is taken."""
+        """Insert a new batch with its pending event; False when its key or number is taken."""
         return await self.collection.insert_new(batch)
 
     async def announce(self, batch: Document, *, event: str, by: str, now: datetime) -> bool:
-        """Insert a new batch with the event that tells of it; False when its idempotency key is taken."""
+        """Insert a new batch with the event that tells of it; False when its key or number is taken."""
         event_id, value = lifecycle_event(event, batch, at=now)
         pending = entry(event_id=event_id, topic=event, key=batch["_id"], by=by, value=value)
         return await self.insert({**batch, "outbox": [pending]})
@@ -31,7 +36,7 @@ class BatchStore:
 
     async def get_owned(self, org_id: str, batch_id: str) -> Document | None:
         """The batch, unless it is another organisation's: then it is as good as unknown."""
-        return await self.collection.find_one({"_id": batch_id, "org_id": org_id})
+        return await self.collection.find_one({"_id": batch_id, "org_id": org_id}, SHOWN)
 
     async def list_owned(self, org_id: str, limit: int, after: Document | None = None) -> list[Document]:
         """Newest first, at most `limit`, starting behind the batch `after`."""
@@ -41,7 +46,8 @@ class BatchStore:
                 {"created_at": {"$lt": after["created_at"]}},
                 {"created_at": after["created_at"], "_id": {"$lt": after["_id"]}},
             ]
-        return await self.collection.find_all(criteria, sort=[("created_at", -1), ("_id", -1)], limit=limit)
+        newest = [("created_at", -1), ("_id", -1)]
+        return await self.collection.find_all(criteria, SHOWN, sort=newest, limit=limit)
 
     async def find_by_idempotency_key(self, org_id: str, key: str) -> Document | None:
         # MongoDB takes a partial index only for a filter that repeats the index's own condition
@@ -66,11 +72,40 @@ class BatchStore:
             {
                 "api_key_id": api_key_id,
                 "request_hash": request_hash,
+                "nth": {"$gte": 0},
                 "created_at": {"$gte": since},
                 "retry_count": {"$lt": retry_count},
             },
-            {"$set": {"retry_count": retry_count}},
-            sort=[("created_at", -1)],
+            {"$set": {"retry_count": retry_count}, "$addToSet": {"sendings": retry_count}},
+            sort=[("nth", -1)],
+            projection=SHOWN,
+        )
+
+    async def find_newest_equal(self, api_key_id: str, request_hash: str) -> Document | None:
+        """{created_at, nth} of the batch with the highest number among those of equal requests."""
+        return await self.collection.find_one(
+            {"api_key_id": api_key_id, "request_hash": request_hash, "nth": {"$gte": 0}},
+            {"created_at": 1, "nth": 1},
+            sort=[("nth", -1)],
+        )
+
+    async def join_later_sending(
+        self, api_key_id: str, request_hash: str, since: datetime, count: int
+    ) -> Document | None:
+        """The batch that only later sendings than `count` of a request have met so far, marked as met by this
+        one too.
+        """
+        return await self.collection.find_and_update(
+            {
+                "api_key_id": api_key_id,
+                "request_hash": request_hash,
+                "nth": {"$gte": 0},
+                "created_at": {"$gte": since},
+                "sendings": {"$not": {"$lte": count}},
+            },
+            {"$push": {"sendings": count}},
+            sort=[("nth", 1)],
+            projection=SHOWN,
         )
 
     async def transition(

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -34,9 +34,9 @@ class TimedCache(Generic[T]):
         self._ttl = ttl
         self._size = size
         self._monotonic = monotonic
-        self._kept: OrderedDict[bytes, tuple[float, T]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, tuple[float, T]] = OrderedDict()
 
-    def get(self, key: bytes) -> T | None:
+    def get(self, key: Hashable) -> T | None:
         """The value; None when it was never kept or is too old."""
         found = self._kept.get(key)
         if found is None:
@@ -47,11 +47,14 @@ class TimedCache(Generic[T]):
         del self._kept[key]
         return None
 
-    def keep(self, key: bytes, value: T) -> None:
+    def keep(self, key: Hashable, value: T) -> None:
         self._kept.pop(key, None)
         if len(self._kept) >= self._size:
             self._kept.popitem(last=False)
         self._kept[key] = (self._monotonic() + self._ttl, value)
+
+    def drop(self, key: Hashable) -> None:
+        self._kept.pop(key, None)
 
 
 class Authenticator:

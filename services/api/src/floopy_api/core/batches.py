@@ -11,13 +11,14 @@ from floopy_api.core.create import (
     CreateOptions,
     batch_document,
     check_supported,
-    choose_account,
     fingerprint,
     read_create,
 )
+from floopy_api.core.customers import Customers
 from floopy_api.core.refresh import Refresher
-from floopy_api.errors import BadRequest, Conflict, NotFound, QuotaExceeded, Unauthenticated
-from floopy_api.ports import Accounts, BatchStore, Caps, Document, FileStore, Hit, Now, Orgs, Pins, Wake
+from floopy_api.core.sendings import Sending, look
+from floopy_api.errors import BadRequest, Conflict, NotFound, QuotaExceeded
+from floopy_api.ports import BatchStore, Caps, Document, FileStore, Hit, Now, Pins, Wake
 from floopy_common.domain.batch import BatchStatus, Ending
 from floopy_common.domain.errors import Transient
 from floopy_common.domain.ids import new_batch_id
@@ -33,8 +34,8 @@ FAILPOINTS = {
 
 _KEY_LIVES = timedelta(hours=24)
 """How long an idempotency key stands for the batch it made."""
-_RETRY_WINDOW = timedelta(minutes=15)
-"""An SDK gives up repeating a request long before."""
+_SENDINGS = 300
+"""More equal requests than are let in at the same time: each try one of them gets its batch."""
 _DECISIONS = 8
 """More than the moves a batch's life has, so running out of them means something else is wrong."""
 
@@ -46,8 +47,6 @@ class BatchPorts:
     batches: BatchStore
     files: FileStore
     pins: Pins
-    accounts: Accounts
-    orgs: Orgs
     caps: Caps
 
 
@@ -55,9 +54,18 @@ class Batches:
     """`window` is the completion window in seconds; `wake` hurries the relay of events."""
 
     def __init__(
-        self, ports: BatchPorts, refresher: Refresher, *, window: float, now: Now, wake: Wake, hit: Hit
+        self,
+        ports: BatchPorts,
+        customers: Customers,
+        refresher: Refresher,
+        *,
+        window: float,
+        now: Now,
+        wake: Wake,
+        hit: Hit,
     ) -> None:
         self._ports = ports
+        self._customers = customers
         self._refresher = refresher
         self._window = window
         self._now = now
@@ -68,19 +76,23 @@ class Batches:
         """A new batch, or the one an earlier sending of the same request made."""
         request = read_create(body)
         request_hash = fingerprint(body, options.headers)
-        earlier = await self._earlier(caller, request_hash, options)
+        sending = self._sending(caller, request_hash, options)
+        earlier, marks = await self._earlier(caller, sending, options)
         if earlier is not None:
             return earlier
         batch = batch_document(await self._begin(caller, request, options, request_hash))
         self._hit("api.create.after_pin")
-        if not await self._ports.batches.announce(
-            batch, event="batch.created", by=BY, now=batch["created_at"]
-        ):
-            await self._ports.pins.unpin(batch["_id"])
-            return await self._winner(caller, request_hash, options)
-        self._hit("api.create.after_insert")
-        self._wake()
-        return batch
+        for _ in range(_SENDINGS):
+            if await self._announce({**batch, **marks}):
+                self._hit("api.create.after_insert")
+                self._wake()
+                return batch
+            earlier, marks = await self._earlier(caller, sending, options)
+            if earlier is not None:
+                await self._ports.pins.unpin(batch["_id"])
+                return earlier
+        await self._ports.pins.unpin(batch["_id"])
+        raise Transient("too many equal requests at the same time")
 
     async def get(self, caller: Caller, batch_id: str) -> Document:
         """The batch as fresh as its provider's last word allows; NotFound for what is not the caller's."""
@@ -129,13 +141,23 @@ class Batches:
             raise NotFound(_unknown(batch_id))
         return batch
 
-    async def _earlier(self, caller: Caller, request_hash: str, options: CreateOptions) -> Document | None:
+    async def _announce(self, batch: Document) -> bool:
+        return await self._ports.batches.announce(
+            batch, event="batch.created", by=BY, now=batch["created_at"]
+        )
+
+    def _sending(self, caller: Caller, request_hash: str, options: CreateOptions) -> Sending:
+        began = self._now() - timedelta(seconds=options.elapsed)
+        return Sending(caller.key_id, request_hash, options.retry_count, began)
+
+    async def _earlier(
+        self, caller: Caller, sending: Sending, options: CreateOptions
+    ) -> tuple[Document | None, Document]:
+        """The batch an earlier sending made; what marks a new one as made by this sending."""
         if options.idempotency_key is not None:
-            return await self._by_key(caller, request_hash, options.idempotency_key)
-        if options.retry_count == 0:
-            return None
-        since = self._now() - _RETRY_WINDOW
-        return await self._ports.batches.absorb_retry(caller.key_id, request_hash, since, options.retry_count)
+            return await self._by_key(caller, sending.request_hash, options.idempotency_key), {}
+        found, number = await look(self._ports.batches, sending, self._now())
+        return found, sending.marks(number)
 
     async def _by_key(self, caller: Caller, request_hash: str, key: str) -> Document | None:
         found = await self._ports.batches.find_by_idempotency_key(caller.org_id, key)
@@ -152,21 +174,10 @@ class Batches:
             )
         return found
 
-    async def _winner(self, caller: Caller, request_hash: str, options: CreateOptions) -> Document:
-        """The batch that took the idempotency key first."""
-        winner = await self._earlier(caller, request_hash, options)
-        if winner is None:
-            raise Transient("the idempotency key was taken and let go meanwhile")
-        return winner
-
     async def _begin(
         self, caller: Caller, request: CreateBatch, options: CreateOptions, request_hash: str
     ) -> Beginning:
-        org = await self._ports.orgs.get(caller.org_id)
-        if org is None:
-            raise Unauthenticated("The organisation of this API key does not exist any more.")
-        accounts = await self._ports.accounts.list_for_org(caller.org_id)
-        account = choose_account(accounts, options.headers.get(PROVIDER_HEADER))
+        org, account = await self._customers.choose(caller.org_id, options.headers.get(PROVIDER_HEADER))
         check_supported(account["provider"], request.endpoint)
         plan = plan_named(org["plan"])
         now = self._now()

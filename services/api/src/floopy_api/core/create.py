@@ -58,6 +58,8 @@ class CreateOptions:
     headers: Mapping[str, str] = field(default_factory=dict)
     idempotency_key: str | None = None
     retry_count: int = 0
+    elapsed: float = 0.0
+    """Seconds since the request's head came in."""
 
 
 def read_create(body: object) -> CreateBatch:

@@ -2,12 +2,16 @@
 
 import asyncio
 
+from floopy_api.core.authentication import TimedCache
 from floopy_api.ports import Document, Looks, Monotonic, Summaries
 from floopy_common.domain.batch import BatchStatus
 
 _FIRST_PAUSE = 0.01
 _LONGEST_PAUSE = 0.05
 """A look takes tens of milliseconds; asking the database oftener would only slow it down."""
+
+_REMEMBERED = 10_000
+"""Batches whose looks are fresh."""
 
 
 class Refresher:
@@ -22,6 +26,8 @@ class Refresher:
         self._wait = wait
         self._monotonic = monotonic
         self._running: dict[str, asyncio.Task[None]] = {}
+        # half: a look that was fresh enough when it was asked about may have been that old already
+        self._unneeded: TimedCache[bool] = TimedCache(after / 2, _REMEMBERED, monotonic)
 
     def is_due(self, batch: Document) -> bool:
         """Whether a provider may know more than the batch does."""
@@ -29,7 +35,7 @@ class Refresher:
 
     async def refresh(self, batch_id: str) -> None:
         """Return once the batch is as fresh as it can be, or when the time to wait is over."""
-        if self._wait == 0:
+        if self._wait == 0 or self._unneeded.get(batch_id):
             return
         deadline = self._monotonic() + self._wait
         running = self._running.get(batch_id)
@@ -55,8 +61,9 @@ class Refresher:
 
     async def _look(self, batch_id: str) -> None:
         deadline = self._monotonic() + self._wait
-        asked_at = await self._looks.ask(batch_id, self._after)
+        asked_at = await self._looks.ask(batch_id, self._after / 2)
         if asked_at is None:
+            self._unneeded.keep(batch_id, True)
             return
         pause = _FIRST_PAUSE
         while not await self._looks.is_answered(batch_id, asked_at):
@@ -66,3 +73,4 @@ class Refresher:
             pause = min(pause * 1.5, _LONGEST_PAUSE)
         # the reconciler does this too, but perhaps a moment after the look shows
         await self._summaries.refresh(batch_id)
+        self._unneeded.keep(batch_id, True)

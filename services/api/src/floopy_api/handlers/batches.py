@@ -3,15 +3,15 @@
 from aiohttp import web
 
 from floopy_api.core.progress import to_wire
-from floopy_api.handlers.keys import BATCHES, CALLER
+from floopy_api.handlers.keys import BATCHES, CALLER, FINISHED
 from floopy_api.handlers.reading import read_json, read_limit, read_options
-from floopy_api.handlers.responses import json_response
+from floopy_api.handlers.responses import encode, json_response, rendered
 from floopy_common.openai.pages import page_of
 
 
 async def create_batch(request: web.Request) -> web.Response:
-    options = read_options(request)
-    batch = await request.app[BATCHES].create(request[CALLER], await read_json(request), options)
+    body = await read_json(request)
+    batch = await request.app[BATCHES].create(request[CALLER], body, read_options(request))
     return json_response(to_wire(batch))
 
 
@@ -25,8 +25,14 @@ async def list_batches(request: web.Request) -> web.Response:
 
 
 async def get_batch(request: web.Request) -> web.Response:
-    batch = await request.app[BATCHES].get(request[CALLER], request.match_info["batch_id"])
-    return json_response(to_wire(batch))
+    caller, batch_id = request[CALLER], request.match_info["batch_id"]
+    finished = request.app[FINISHED]
+    answer = finished.get(caller, batch_id)
+    if answer is None:
+        batch = await request.app[BATCHES].get(caller, batch_id)
+        answer = encode(to_wire(batch))
+        finished.keep(caller, batch, answer)
+    return rendered(answer)
 
 
 async def cancel_batch(request: web.Request) -> web.Response:

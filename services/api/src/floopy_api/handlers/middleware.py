@@ -4,8 +4,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cache
 
 from aiohttp import web
+from prometheus_client import Counter, Histogram
 
 from floopy_api.errors import (
     BadRequest,
@@ -15,17 +17,18 @@ from floopy_api.errors import (
     RangeUnsatisfiable,
     Refusal,
     TooLarge,
+    TooMany,
     TooSlow,
     Unauthenticated,
     UnsupportedEncoding,
 )
-from floopy_api.handlers.keys import AUTHENTICATOR, CALLER, PASSAGE, TRAFFIC, Passage
+from floopy_api.handlers.keys import AUTHENTICATOR, CALLER, LIMITS, PASSAGE, TRAFFIC, Passage
 from floopy_api.handlers.responses import error_response, refusal_response
 from floopy_api.metrics import REQUEST_SECONDS, REQUESTS, SENT_BYTES
 from floopy_common.chassis.mongo import DatabaseError
 from floopy_common.domain.errors import Transient
 from floopy_common.domain.ids import new_request_id
-from floopy_common.openai.errors import INSUFFICIENT_QUOTA, INVALID_REQUEST, SERVER_ERROR
+from floopy_common.openai.errors import INSUFFICIENT_QUOTA, INVALID_REQUEST, RATE_LIMITED, SERVER_ERROR
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -56,6 +59,7 @@ ANSWERS: dict[type[Refusal], Answer] = {
     TooLarge: Answer(413, headers={"Connection": "close"}),
     UnsupportedEncoding: Answer(415),
     RangeUnsatisfiable: Answer(416),
+    TooMany: Answer(429, RATE_LIMITED),
     QuotaExceeded: Answer(429, INSUFFICIENT_QUOTA, _FINAL),
 }
 """How each refusal is answered."""
@@ -90,8 +94,8 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
 def _record(request: web.Request, passage: Passage, status: int) -> None:
     route, seconds = route_of(request), time.monotonic() - passage.began
     method = request.method if request.method in _METHODS else "other"
-    REQUESTS.labels(route, method, str(status)).inc()
-    REQUEST_SECONDS.labels(route, method).observe(seconds)
+    _counter(route, method, status).inc()
+    _histogram(route, method).observe(seconds)
     if route in PUBLIC_PATHS:
         return
     caller = request.get(CALLER)
@@ -109,6 +113,16 @@ def _record(request: web.Request, passage: Passage, status: int) -> None:
     _log.info("request", extra=fields)
 
 
+@cache
+def _counter(route: str, method: str, status: int) -> Counter:
+    return REQUESTS.labels(route, method, str(status))
+
+
+@cache
+def _histogram(route: str, method: str) -> Histogram:
+    return REQUEST_SECONDS.labels(route, method)
+
+
 def _named_by_client(request: web.Request) -> str | None:
     """The id a client has for its request: for the log alone."""
     name = request.headers.get("x-client-request-id") or request.headers.get("x-request-id")
@@ -120,12 +134,8 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     """Turn whatever is raised into OpenAI's envelope, without details of ours."""
     try:
         return await handler(request)
-    except RangeUnsatisfiable as refusal:
-        headers = {"Content-Range": f"bytes */{refusal.size}"}
-        return refusal_response(refusal, 416, INVALID_REQUEST, headers)
     except Refusal as refusal:
-        answer = ANSWERS[type(refusal)]
-        return refusal_response(refusal, answer.status, answer.kind, answer.headers)
+        return _refused(refusal)
     except web.HTTPException as error:
         return _http_error(request, error)
     except (DatabaseError, Transient) as error:
@@ -138,6 +148,16 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         )
         message = "The server had an error while processing your request. Sorry about that!"
         return error_response(500, SERVER_ERROR, message)
+
+
+def _refused(refusal: Refusal) -> web.Response:
+    answer = ANSWERS[type(refusal)]
+    headers = dict(answer.headers)
+    if isinstance(refusal, RangeUnsatisfiable):
+        headers["Content-Range"] = f"bytes */{refusal.size}"
+    if isinstance(refusal, TooMany):
+        headers["retry-after"] = str(refusal.retry_after)
+    return refusal_response(refusal, answer.status, answer.kind, headers)
 
 
 def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
@@ -169,11 +189,17 @@ def _unavailable(request: web.Request, error: Exception) -> web.Response:
 
 @web.middleware
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let nobody without a key of ours through, but for probes and URLs that lead nowhere."""
+    """Let nobody without a key of ours through, but for probes and URLs that lead nowhere; nor more at once
+    than an organisation's share.
+    """
     if request.match_info.http_exception is None and route_of(request) not in PUBLIC_PATHS:
         authorizations = request.headers.getall("Authorization", [])
         request[CALLER] = await request.app[AUTHENTICATOR].authenticate(authorizations)
         _refuse_encoding(request)
+        limiter = request.app[LIMITS].of(request.method, route_of(request))
+        if limiter is not None:
+            with limiter.one_more(request[CALLER].org_id):
+                return await handler(request)
     return await handler(request)
 
 

@@ -1,6 +1,7 @@
 """Reads what requests carry: JSON bodies, query parameters, the headers a batch remembers."""
 
 import asyncio
+import time
 from typing import cast
 
 import msgspec
@@ -10,6 +11,7 @@ from aiohttp.web import RequestPayloadError
 from floopy_api.core.create import CreateOptions
 from floopy_api.core.rules import too_long, whole_number, within, wrong_value
 from floopy_api.errors import BadRequest, TooLarge, TooSlow
+from floopy_api.handlers.keys import PASSAGE
 from floopy_api.handlers.middleware import route_of
 from floopy_api.metrics import RECEIVED_BYTES
 from floopy_api.ports import Order
@@ -70,6 +72,7 @@ def read_options(request: web.Request) -> CreateOptions:
         headers=kept_headers(request),
         idempotency_key=read_idempotency_key(request),
         retry_count=min(int(count), _MOST_RETRIES) if is_number else 0,
+        elapsed=time.monotonic() - request[PASSAGE].began,
     )
 
 

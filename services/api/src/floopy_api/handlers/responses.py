@@ -11,12 +11,25 @@ from floopy_api.handlers.keys import CALLER, PASSAGE, TRAFFIC
 from floopy_common.openai.errors import ErrorEnvelope, ErrorObject
 
 _encoder = msgspec.json.Encoder()
-_OPENAI_VERSION = "2020-10-01"
-"""The one value OpenAI has ever sent."""
+HEADERS = {
+    "Server": "floopy",
+    "X-Content-Type-Options": "nosniff",
+    "openai-version": "2020-10-01",  # the one value OpenAI has ever sent
+}
+"""Every answer has these."""
+
+
+def encode(value: msgspec.Struct) -> bytes:
+    return _encoder.encode(value)
 
 
 def json_response(value: msgspec.Struct) -> web.Response:
-    return web.Response(body=_encoder.encode(value), content_type="application/json")
+    return rendered(encode(value))
+
+
+def rendered(body: bytes) -> web.Response:
+    """An answer of JSON that is bytes already."""
+    return web.Response(body=body, content_type="application/json")
 
 
 def error_response(
@@ -45,9 +58,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     if request.app[TRAFFIC].is_ending:
         response.force_close()
     headers = response.headers
-    headers["Server"] = "floopy"
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers["openai-version"] = _OPENAI_VERSION
+    headers.update(HEADERS)
     passage = request.get(PASSAGE)
     if passage is not None:
         headers["x-request-id"] = passage.request_id
