@@ -179,6 +179,7 @@ async def running_system(
     same = not arguments and (environment or {}).items() <= _Attached.environment.items()
     if known is not None and _Attached.data_dir is not None and same:
         async with _opened(_Attached.data_dir, known) as system:
+            await system.simulator("config", {"auto": True})  # as it starts: others may have left it waiting
             yield system
         return
     async with started_system(environment, *arguments) as system:
