@@ -1,6 +1,9 @@
 """Input files of a given number of lines and bytes a line."""
 
 import json
+import random
+from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 _WORDS = ["batch", "line", "segment", "shard", "ledger", "receipt", "gateway", "request", "answer", "token"]
@@ -30,9 +33,25 @@ def write_chat_file(path: Path, lines: int, size: int, tag: str = "bench", model
         return out.tell()
 
 
+_TEXTS = 200
+_SYLLABLES = ["ba", "de", "fi", "go", "hu", "ka", "le", "mi", "no", "pu", "ra", "se", "ti", "vo", "wa", "ze"]
+
+
+@lru_cache(maxsize=_TEXTS)
+def _prose(seed: int) -> str:
+    """A thousand words as often as prose has them (Zipf), the frequent ones short.
+
+    What looks at text has the work that prose makes: a few words in turn would be the answer of a model
+    that goes round in circles.
+    """
+    words = ["".join(parts) for length in (1, 2, 3) for parts in product(_SYLLABLES, repeat=length)]
+    weights = [1 / (rank + 0.5) for rank in range(1, len(words) + 1)]
+    return " ".join(random.Random(seed).choices(words, weights, k=1_000))
+
+
 def answer(number: int, size: int) -> bytes:
     """The body of a chat completion of about `size` bytes."""
-    words = " ".join(_WORDS[(number * 3 + i) % len(_WORDS)] for i in range(size // 7))
+    words = _prose(number % _TEXTS)[: max(0, size)]
     body = {
         "id": f"chatcmpl-{number:024d}",
         "object": "chat.completion",

@@ -173,7 +173,8 @@ class KafkaBroker(Backend):
         return properties
 
     def _format(self, properties: Path) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # Kafka's tool takes an id that begins with a dash for another option
+        cluster = "F" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
         command = self.distribution.java(
             "kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", str(properties)
         )
