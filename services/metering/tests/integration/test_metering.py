@@ -100,7 +100,7 @@ async def test_a_batch_is_metered_recorded_and_settled(bench: Bench) -> None:
     assert {name: usage[name] for name in _expected(first)} == _expected(first + second)
     assert (usage["org_id"], usage["month"], usage["revision"]) == ("org_1", MONTH, 1)
     # 200 lines were reserved; the cancelled one was never run
-    assert await _cap(bench) == {"_id": f"org_1:{MONTH}", "used": 199, "reserved": {}}
+    assert await _cap(bench) == {"_id": f"org_1:{MONTH}", "used": 199, "held": 0, "reserved": {}}
     (event,) = await bench.read("usage.recorded", 1)
     said = msgspec.json.decode(event.value)
     assert (said["id"], event.key) == (f"{batch_id}:usage.recorded:1", batch_id.encode())
@@ -245,7 +245,7 @@ async def test_a_batch_that_ended_without_segments_gives_its_reservation_back(
 
         await eventually(settled, what="the reservation is given back")
 
-    assert await _cap(bench) == {"_id": f"org_1:{MONTH}", "used": 0, "reserved": {open_id: 100}}
+    assert await _cap(bench) == {"_id": f"org_1:{MONTH}", "used": 0, "held": 100, "reserved": {open_id: 100}}
     assert await bench.rows("usage_batches") == []
 
 

@@ -24,56 +24,53 @@ class CapStore:
         if await self._try_reserve(org_id, batch_id, lines, cap, month):
             return True
         # A filter with an expression cannot upsert, so the month's first reservation creates the document.
-        await self._caps.insert_new({"_id": _key(org_id, month), "used": 0, "reserved": {}})
+        await self._caps.insert_new({"_id": _key(org_id, month), "used": 0, "held": 0, "reserved": {}})
         return await self._try_reserve(org_id, batch_id, lines, cap, month)
 
     async def _try_reserve(self, org_id: str, batch_id: str, lines: int, cap: int | None, month: str) -> bool:
-        held = _reservation(batch_id)
-        fits = True if cap is None else {"$lte": [{"$add": [_COUNTED, lines]}, cap]}
-        set_aside = {
-            "$setField": {
-                "field": {"$literal": batch_id},
-                "input": "$reserved",
-                "value": {"$ifNull": [held, {"$literal": lines}]},
-            }
-        }
+        entry = _entry(batch_id)
+        month_of_org: Document = {"_id": _key(org_id, month)}
+        fits: Document = {} if cap is None else {"$expr": {"$lte": [{"$add": [*_COUNTED, lines]}, cap]}}
         matched = await self._caps.update_one(
-            {"_id": _key(org_id, month), "$expr": {"$or": [_present(held), fits]}},
-            [{"$set": {"reserved": set_aside}}],
+            {**month_of_org, entry: {"$exists": False}, **fits},
+            {"$set": {entry: lines}, "$inc": {"held": lines}},
         )
-        return matched == 1
+        return matched == 1 or await self._reserved(month_of_org, entry) is not None
+
+    async def _reserved(self, month_of_org: Document, entry: str) -> int | None:
+        found = await self._caps.find_one({**month_of_org, entry: {"$exists": True}}, {entry: 1})
+        return None if found is None else next(iter(found["reserved"].values()))
 
     async def settle(self, org_id: str, batch_id: str, month: str, lines: int) -> bool:
         """Turn a batch's reservation into `lines` used (0 gives it back).
 
         False, and no change, when the batch holds none any more: a repeat is harmless.
         """
-        left = {"$unsetField": {"field": {"$literal": batch_id}, "input": "$reserved"}}
+        entry = _entry(batch_id)
+        month_of_org: Document = {"_id": _key(org_id, month)}
+        held = await self._reserved(month_of_org, entry)
+        if held is None:
+            return False
         matched = await self._caps.update_one(
-            {"_id": _key(org_id, month), "$expr": _present(_reservation(batch_id))},
-            [{"$set": {"used": {"$add": ["$used", lines]}, "reserved": left}}],
+            {**month_of_org, entry: held},
+            {"$unset": {entry: ""}, "$inc": {"held": -held, "used": lines}},
         )
         return matched == 1
 
     async def used(self, org_id: str, month: str) -> int:
         """Lines that count against the cap: used and reserved."""
-        found = await self._caps.find_one({"_id": _key(org_id, month)})
-        return 0 if found is None else found["used"] + sum(found["reserved"].values())
+        found = await self._caps.find_one({"_id": _key(org_id, month)}, {"used": 1, "held": 1})
+        return 0 if found is None else found["used"] + found["held"]
 
 
-_COUNTED: Document = {
-    "$add": ["$used", {"$sum": {"$map": {"input": {"$objectToArray": "$reserved"}, "in": "$$this.v"}}}]
-}
+_COUNTED = ("$used", "$held")
+"""The sum of what is reserved is kept, because adding it up anew costs every batch a look at every other."""
 
 
 def _key(org_id: str, month: str) -> str:
     return f"{org_id}:{month}"
 
 
-def _reservation(batch_id: str) -> Document:
-    """The expression for a batch's reserved lines; its id is a name here, whatever characters it has."""
-    return {"$getField": {"field": {"$literal": batch_id}, "input": "$reserved"}}
-
-
-def _present(expression: Document) -> Document:
-    return {"$ne": [{"$type": expression}, "missing"]}
+def _entry(batch_id: str) -> str:
+    """Where a batch's reserved lines are; ids of batches have no dots."""
+    return f"reserved.{batch_id}"

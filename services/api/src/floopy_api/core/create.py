@@ -35,9 +35,9 @@ SESSION_HEADER = "floopy-session-id"
 
 _ID_CHARS = 256
 """Longer than any id of ours; an unknown file fails the batch, not the call."""
-_METADATA_PAIRS = 16
-_METADATA_KEY_CHARS = 64
-_METADATA_VALUE_CHARS = 512
+METADATA_PAIRS = 16
+METADATA_KEY_CHARS = 64
+METADATA_VALUE_CHARS = 512
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,9 @@ def _metadata(metadata: object) -> dict[str, str] | None:
         return None
     if not isinstance(metadata, dict):
         raise wrong_type("metadata", "an object", metadata)
-    if len(metadata) > _METADATA_PAIRS:
+    if len(metadata) > METADATA_PAIRS:
         message = (
-            f"Invalid 'metadata': too many properties. Expected an object with at most {_METADATA_PAIRS} "
+            f"Invalid 'metadata': too many properties. Expected an object with at most {METADATA_PAIRS} "
             f"properties, but got an object with {len(metadata)} properties instead."
         )
         raise BadRequest(message, param="metadata", code="object_above_max_properties")
@@ -120,14 +120,14 @@ def _metadata(metadata: object) -> dict[str, str] | None:
 
 
 def _check_pair(key: str, value: object) -> None:
-    if len(key) > _METADATA_KEY_CHARS:
-        raise too_long("metadata", _METADATA_KEY_CHARS, len(key))
+    if len(key) > METADATA_KEY_CHARS:
+        raise too_long("metadata", METADATA_KEY_CHARS, len(key))
     if "\0" in key:
         raise BadRequest("Invalid 'metadata': keys have no NUL.", param="metadata", code="invalid_value")
     if not isinstance(value, str):
         raise wrong_type(f"metadata.{key}", "a string", value)
-    if len(value) > _METADATA_VALUE_CHARS:
-        raise too_long(f"metadata.{key}", _METADATA_VALUE_CHARS, len(value))
+    if len(value) > METADATA_VALUE_CHARS:
+        raise too_long(f"metadata.{key}", METADATA_VALUE_CHARS, len(value))
 
 
 def _output_expiry(expiry: object) -> dict[str, Any] | None:

@@ -40,7 +40,7 @@ _RETRY_AFTER = "2"
 _LOGGED_CHARS = 200
 _FINAL = {"x-should-retry": "false"}
 """SDKs repeat every 409 and 429 unless told that it is useless."""
-PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
+PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})
 
 
 @dataclass(frozen=True)

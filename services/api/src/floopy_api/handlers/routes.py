@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from floopy_api.handlers import batches, content, files, models, uploads
+from floopy_api.handlers import batches, content, files, models, openapi, uploads
 from floopy_api.handlers.keys import TRAFFIC
 from floopy_api.handlers.middleware import answer_errors, authenticate, observe
 from floopy_api.handlers.reading import MAX_JSON, wait_to_be_asked
@@ -32,6 +32,7 @@ def new_app(probes: Probes) -> web.Application:
     route("GET", "/v1/batches", batches.list_batches)
     route("GET", "/v1/batches/{batch_id}", batches.get_batch)
     route("POST", "/v1/batches/{batch_id}/cancel", batches.cancel_batch)
+    route("GET", openapi.PATH, openapi.get_document)
     route("GET", "/healthz", probes.healthz)
     route("GET", "/readyz", probes.readyz)
     return app
