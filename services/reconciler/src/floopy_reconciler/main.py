@@ -30,6 +30,7 @@ from floopy_common.stores.segments import SegmentInputs, SegmentStore
 from floopy_common.stores.summaries import SummaryStore
 from floopy_common.stores.sweeping import BlobSweeper, EndedStore
 from floopy_reconciler.adapters.archives import ScratchArchives
+from floopy_reconciler.adapters.heap import bound_heap
 from floopy_reconciler.adapters.offsets import KafkaOffsets
 from floopy_reconciler.core.audit import Auditor, AuditTimes
 from floopy_reconciler.core.cleanup import Cleanup, CleanupTimes
@@ -145,6 +146,7 @@ class Base:
 
 async def run(settings: Settings) -> None:
     """Run until the process is told to stop."""
+    bound_heap()
     async with (
         service_runtime(NAME, settings) as runtime,
         open_mongo(settings.mongo, NAME) as mongo,
@@ -212,7 +214,7 @@ async def open_pools(settings: Settings, bells: Bells) -> AsyncIterator[Pools]:
     wake = bells.ring("looks")
     looks, downloads = settings.poll.concurrency, settings.settle.concurrency
     pools = Pools(
-        looks=Pool(looks, max(1, looks // 2), wake),
+        looks=Pool(looks, max(1, looks // 2), wake, wake_from=max(1, looks // 4)),
         listings=Pool(max(1, looks // 2), 1, wake),
         downloads=Pool(downloads, max(1, downloads // 2), wake),
     )
@@ -291,7 +293,6 @@ def lister(base: Base, pools: Pools, collector: Collector, polls: PollStore) -> 
             listings=listings,
             jobs=pools.listings,
             threshold=settings.poll.listing_from,
-            interval=settings.poll.scan / 2,
             longest=settings.poll.max,
             monotonic=base.clock.monotonic,
         ),

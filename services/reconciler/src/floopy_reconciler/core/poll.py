@@ -41,10 +41,14 @@ class LookOutcome(StrEnum):
 class Pool:
     """Runs a bounded number of jobs, of any one account no more than a share of it."""
 
-    def __init__(self, size: int, per_account: int, on_free: Callable[[], None]) -> None:
+    def __init__(
+        self, size: int, per_account: int, on_free: Callable[[], None], *, wake_from: int = 1
+    ) -> None:
+        """`on_free` is called when a job has ended and there is room for `wake_from`."""
         self._size = size
         self._per_account = per_account
         self._on_free = on_free
+        self._wake_from = wake_from
         self._running: set[asyncio.Task[None]] = set()
         self._accounts: Counter[str] = Counter()
 
@@ -76,7 +80,8 @@ class Pool:
         if not task.cancelled() and (error := task.exception()) is not None:
             level = logging.INFO if isinstance(error, LeaseLost) else logging.ERROR
             _log.log(level, "job failed", exc_info=error, extra={"event": "job_failed"})
-        self._on_free()
+        if self.free >= self._wake_from:
+            self._on_free()
 
     async def close(self) -> None:
         """Stop every job where it stands; each can be taken up again by anybody."""

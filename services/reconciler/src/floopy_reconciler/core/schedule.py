@@ -37,19 +37,16 @@ class Schedule:
         listings: ListingTurns,
         jobs: Jobs,
         threshold: int,
-        interval: float,
         longest: float,
         monotonic: Callable[[], float],
     ) -> None:
-        """`interval` between two scans and `longest` between two looks are seconds."""
+        """`longest` between two looks, in seconds."""
         self._listings = listings
         self._jobs = jobs
         self._threshold = threshold
-        self._interval = interval
         self._longest = longest
         self._monotonic = monotonic
-        self._scan_at = self._count_at = 0.0
-        self._taken: set[str] = set()
+        self._count_at = 0.0
         self._accounts = 0
         self._large: Mapping[str, int] = {}
         self._pages: dict[str, int] = {}
@@ -59,13 +56,10 @@ class Schedule:
     async def start(self, read: Read) -> set[str]:
         """Accounts whose shards are looked at by a reading, whoever does it, now or in a moment."""
         now = self._monotonic()
-        if now >= self._scan_at:
-            self._scan_at = now + self._interval
-            await self._count(now)
-            held = await self._listings.held() | set(self._jobs.saturated())
-            due = await self._listings.due_accounts(held)
-            self._taken = held | await self._begin(due, now, read)
-        return self._taken
+        await self._count(now)
+        held = await self._listings.held() | set(self._jobs.saturated())
+        due = await self._listings.due_accounts(held)
+        return held | await self._begin(due, now, read)
 
     def floor(self, account_id: str) -> float:
         """Seconds between two looks at a shard of the account, for all of them to fit."""

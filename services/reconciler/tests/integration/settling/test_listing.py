@@ -63,7 +63,6 @@ class Reconciler:
             listings=self.listings,
             jobs=self.readings,
             threshold=threshold,
-            interval=0,
             longest=PACE.longest,
             monotonic=asyncio.get_running_loop().time,
         )
@@ -443,6 +442,28 @@ async def test_due_accounts_are_counted_without_reading_a_shard(scene: Scene, mo
     assert await listings.crowd(100) == (1, {scene.account_id: 300})
     await scene.shards.update_many({}, {"$set": {"poll.next_at": URGENT}})
     assert await listings.due_accounts() == {}
+
+
+async def test_due_looks_read_no_more_shards_than_they_return(scene: Scene, mongo: Mongo) -> None:
+    now = datetime.now(UTC)
+    shards = [scene._shard(f"batch_{n}") for n in range(400)]
+    for number, shard in enumerate(shards):
+        shard["account_id"] = f"acc_{number % 2}"
+        shard["poll"]["next_at"] = now + timedelta(seconds=number - 200)
+    await scene.shards.insert_many(shards)
+    due = PollStore(mongo, "one", 30).due_looks
+
+    for leave_out in ([], ["acc_0"]):
+        assert len(await due(8, leave_out)) == 8
+
+    raw = mongo._database
+    await raw.command("profile", 2)
+    await due(8, ["acc_0"])
+    await ListingStore(mongo, "one", 30).due_accounts(["acc_0"])
+    await raw.command("profile", 0)
+    seen = await raw["system.profile"].find({"ns": f"{raw.name}.shards"}).to_list(None)
+    assert [row["docsExamined"] for row in seen] == [0, 8, 0]
+    assert all("COLLSCAN" not in row["planSummary"] for row in seen)
 
 
 async def test_unlisted_is_urgent_only_when_it_was_due(scene: Scene, mongo: Mongo) -> None:
