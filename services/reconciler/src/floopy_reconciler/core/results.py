@@ -81,7 +81,7 @@ def join_results(
 ) -> Joined:
     """Read every source once, in order; memory grows with the number of lines, not with their bytes."""
     joined = Joined()
-    seen: set[int] = set()
+    left_out: set[int] = set()
     for source, data in sources:
         for line in physical_lines(data):
             try:
@@ -93,7 +93,7 @@ def join_results(
                 else:
                     joined.truncated = True
                 continue
-            _admit(joined, entry, expected, seen)
+            _admit(joined, entry, left_out)
     return joined
 
 
@@ -174,21 +174,22 @@ def _never_ran(answer: LineAnswer) -> bool:
         return False
 
 
-def _admit(joined: Joined, entry: ResultEntry | None, expected: Expected, seen: set[int]) -> None:
+def _admit(joined: Joined, entry: ResultEntry | None, left_out: set[int]) -> None:
     """The first answer to a line is kept, unless a later file has a success where the first has none."""
     if entry is None:
         joined.quarantined.unknown += 1
         return
-    if entry.line_no in seen:
+    kept = joined.entries.get(entry.line_no)
+    if kept is not None or entry.line_no in left_out:
         joined.quarantined.duplicate += 1
-        kept = joined.entries.get(entry.line_no)
         earlier_file = kept is None or kept.source != entry.source
         if not (earlier_file and entry.flags & FLAG_OK and not (kept and kept.flags & FLAG_OK)):
             return
     else:
-        seen.add(entry.line_no)
         joined.present += 1
     if entry.flags & FLAG_OVERSIZED:
         joined.quarantined.oversized += 1
     if entry.length:
         joined.entries[entry.line_no] = entry
+    else:
+        left_out.add(entry.line_no)
