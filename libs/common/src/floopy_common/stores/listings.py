@@ -13,8 +13,10 @@ from floopy_common.domain.shard import URGENT, ShardState
 
 _LISTED: Document = {"state": {"$in": [ShardState.SUBMITTED.value, ShardState.CANCELLING.value]}}
 """Shards of which a listing says something; one that is downloaded has the provider's last word."""
-_MOST_DUE = 5_000
+_MOST_DUE = 2_000
 """Due shards counted at once: enough to see who has many, few enough to do it several times a second."""
+_LONG = _MOST_DUE // 2
+"""Pages that make a listing long; a longer one is read all the same once as many shards are due."""
 _SHOWN = dict.fromkeys(
     (
         "batch_id",
@@ -65,7 +67,7 @@ class ListingHold:
 
     async def finish(self, pages: int, marks: Sequence[Document]) -> None:
         """The whole listing was read."""
-        await self._end({"pages": pages, "marks": list(marks), "failures": 0})
+        await self._end({"pages": min(pages, _LONG), "marks": list(marks), "failures": 0})
 
     async def fail(self, delay: float, *, wait: bool) -> None:
         """It was not, and is not tried again for `delay` seconds.

@@ -14,6 +14,9 @@ _BARRED_FOR = 1.0
 _GATHER_FOR = 1.0
 """Seconds in which more shards of a listed account may become due before each is looked at by itself."""
 
+_LONG = 1_000
+"""Due shards that are enough for a listing however long it is."""
+
 Read = Callable[[ListingClaim, int], Coroutine[Any, Any, None]]
 
 
@@ -85,7 +88,7 @@ class Schedule:
         for account_id, shards in due.items():
             if account_id in self._barred:
                 continue
-            if shards < max(self._threshold, self._pages.get(account_id, 0)):
+            if shards < max(self._threshold, min(self._pages.get(account_id, 0), _LONG)):
                 if now < self._gathering.get(account_id, 0.0) + _GATHER_FOR:
                     taken.add(account_id)
                 elif shards < self._threshold:
