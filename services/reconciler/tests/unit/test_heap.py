@@ -4,21 +4,28 @@ import subprocess
 import sys
 
 PROGRAM = """
-import sys, threading
+import threading
 from floopy_reconciler.adapters.heap import bound_heap
+
 assert bound_heap()
+kept = []
+
 def resident():
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[1]) * 4096
+
 def work():
-    for _ in range(3):
-        held = [bytes([1]) * 600_000 for _ in range(40)]
+    for _ in range(4):
+        held = [bytes([1]) * 800_000 for _ in range(20)]
+        kept.append(bytearray(200_000))  # keeps a heap that grew from shrinking again
+
 before = resident()
-for _ in range(8):
-    thread = threading.Thread(target=work)
+threads = [threading.Thread(target=work) for _ in range(6)]
+for thread in threads:
     thread.start()
+for thread in threads:
     thread.join()
-assert resident() - before < 8_000_000, resident() - before
+assert resident() - before < 25_000_000, resident() - before
 """
 
 

@@ -8,8 +8,8 @@ _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 _ARENAS = 2
 """Each thread would have a heap of its own, and keep what it freed there."""
-_LARGE = 512 * 1024
-"""Bytes from which a buffer is mapped by itself; glibc would raise this to 32 MiB as it watches us."""
+_LARGE = 128 * 1024
+"""Bytes from which a buffer is mapped by itself: glibc's own value, which it would raise up to 32 MiB."""
 
 
 def bound_heap() -> bool:
