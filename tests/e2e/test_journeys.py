@@ -38,6 +38,7 @@ async def _run(stack: Stack, content: bytes, **options: Any) -> tuple[dict[str, 
     return batch, output, errors
 
 
+@pytest.mark.surface("9.11")
 async def test_every_line_of_a_good_file_is_answered_in_input_order(stack: Stack) -> None:
     content = chat_file(200, tag="good")
 
@@ -55,6 +56,7 @@ async def test_every_line_of_a_good_file_is_answered_in_input_order(stack: Stack
     assert (await stack.verified(batch["id"]))["lines"] == 200
 
 
+@pytest.mark.surface("9.12")
 async def test_usage_is_the_sum_over_the_output(stack: Stack) -> None:
     batch, output, _ = await _run(stack, chat_file(30, tag="usage"))
 
@@ -64,6 +66,7 @@ async def test_usage_is_the_sum_over_the_output(stack: Stack) -> None:
     assert batch["usage"]["total_tokens"] == sum(u["total_tokens"] for u in usages)
 
 
+@pytest.mark.surface("9.8")
 async def test_a_batch_in_which_every_line_fails_completes_with_an_error_file_only(stack: Stack) -> None:
     batch, _, errors = await _run(stack, chat_file(20, lambda _: "status=400", tag="bad"))
 
@@ -77,6 +80,7 @@ async def test_a_batch_in_which_every_line_fails_completes_with_an_error_file_on
     await stack.verified(batch["id"])
 
 
+@pytest.mark.surface("4.3; 9.11")
 async def test_mixed_lines_end_in_exactly_one_file(stack: Stack) -> None:
     content = chat_file(60, lambda n: "status=400" if n % 3 == 0 else None, tag="mixed")
 
@@ -120,6 +124,7 @@ async def test_an_invalid_file_fails_with_every_fault_and_its_line(stack: Stack)
     assert batch["floopy"]["lines"]["total"] == 0
 
 
+@pytest.mark.surface("5 unknown input_file_id")
 async def test_an_unknown_input_file_fails_the_batch_not_the_call(stack: Stack) -> None:
     async with stack.client() as client:
         created = await client.batches.create(
@@ -169,6 +174,7 @@ async def _newest_upstream(stack: Stack) -> str | None:
     return waiting[-1] if waiting else None
 
 
+@pytest.mark.surface("9.14")
 async def test_another_organisation_sees_nothing_at_all(stack: Stack) -> None:
     async with stack.client() as client:
         uploaded = await client.files.create(file=("in.jsonl", chat_file(2, tag="own")), purpose="batch")

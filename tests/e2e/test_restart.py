@@ -66,6 +66,7 @@ async def test_a_batch_goes_on_after_a_restart(
         await stack.stop()
 
 
+@pytest.mark.surface("9.10")
 async def test_an_unfinished_batch_expires_and_keeps_what_was_answered(tmp_path: Path) -> None:
     stack = Stack(
         tmp_path,

@@ -27,6 +27,7 @@ def routes(service: Any) -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.surface("5 missing key")
 async def test_no_route_but_the_probes_answers_without_a_key(service: Any) -> None:
     async with service.http() as http:
         for method, path in routes(service):
@@ -56,6 +57,7 @@ MALFORMED = [
 ]
 
 
+@pytest.mark.surface("5 wrong key")
 async def test_a_malformed_key_never_reaches_the_database(
     service: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ async def post(http: aiohttp.ClientSession, body: Any, **headers: str) -> tuple[
         return answer.status, await answer.json()
 
 
+@pytest.mark.surface("3.1; 3.3")
 async def test_a_created_batch_reads_back_as_it_was_answered(client: AsyncOpenAI) -> None:
     metadata = {"price": "$5 off", "root": "$$ROOT", "a.b": "dots", "$set": "dollar", "é": "\u2028"}
     options = {"output_expires_after": {"anchor": "created_at", "seconds": 3_600}}
@@ -209,6 +210,7 @@ async def test_without_an_account_no_batch_is_made(service: Any) -> None:
     assert await service.count("batches") == 0
 
 
+@pytest.mark.surface("5 quota exhausted; 9.16")
 async def test_a_used_up_plan_is_told_at_once(service: Any) -> None:
     member = await service.join("small", "openai", plan="free")
     caps = CapStore(service.mongo)
@@ -308,6 +310,7 @@ def repeat(count: int) -> dict[str, dict[str, str]]:
     return {"extra_headers": {"x-stainless-retry-count": str(count)}}
 
 
+@pytest.mark.surface("5.2 x-stainless-retry-count")
 async def test_a_repeat_of_the_sdk_gets_the_first_batch(client: AsyncOpenAI) -> None:
     first = await create(client)
 
@@ -355,6 +358,7 @@ async def test_a_silly_retry_count_counts_as_none(http: aiohttp.ClientSession, c
     assert first["id"] != second["id"]
 
 
+@pytest.mark.surface("3.2 list; 9.3")
 async def test_listing_pages_newest_first_without_gaps(client: AsyncOpenAI) -> None:
     made = [(await create(client)).id for _ in range(5)]
 
@@ -393,6 +397,7 @@ async def test_a_page_has_all_five_fields(http: aiohttp.ClientSession) -> None:
         ("after=batch_unknown", "after", None),
     ],
 )
+@pytest.mark.surface("5 limit out of range, limit not an integer, unknown after")
 async def test_wrong_list_queries_are_named(
     http: aiohttp.ClientSession, query: str, param: str, code: str | None
 ) -> None:

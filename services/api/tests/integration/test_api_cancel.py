@@ -20,6 +20,7 @@ async def create(client: AsyncOpenAI) -> str:
 
 
 @pytest.mark.parametrize("status", ["validating", "in_progress", "finalizing"])
+@pytest.mark.surface("3.2 cancel; 9.9")
 async def test_a_live_batch_is_cancelling_afterwards(service: Any, client: AsyncOpenAI, status: str) -> None:
     batch_id = await create(client)
     await service.write(batch_id, status=status)
@@ -36,6 +37,7 @@ async def test_a_live_batch_is_cancelling_afterwards(service: Any, client: Async
 
 
 @pytest.mark.parametrize("status", ["cancelling", "cancelled"])
+@pytest.mark.surface("3.4 cancel again; 9.9")
 async def test_a_batch_on_its_way_out_stays_as_it_is(service: Any, client: AsyncOpenAI, status: str) -> None:
     batch_id = await create(client)
     await service.write(batch_id, status=status, cancelling_at=datetime(2026, 1, 1, tzinfo=UTC))
@@ -48,6 +50,7 @@ async def test_a_batch_on_its_way_out_stays_as_it_is(service: Any, client: Async
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "expired"])
+@pytest.mark.surface("5 cancel completed, failed, expired; 9.9")
 async def test_an_ended_batch_is_a_conflict_not_to_be_repeated(
     service: Any, client: AsyncOpenAI, status: str
 ) -> None:

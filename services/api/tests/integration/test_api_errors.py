@@ -14,6 +14,7 @@ from floopy_common.settings import MongoSettings
 from floopy_common.stores.batches import BatchStore
 
 
+@pytest.mark.surface("5 404")
 async def test_an_unknown_url_is_told_with_or_without_a_key(
     service: Any, http: aiohttp.ClientSession
 ) -> None:
@@ -40,6 +41,7 @@ async def test_an_unknown_url_is_told_with_or_without_a_key(
         ("GET", "/v1/batches/batch_x/cancel", "POST"),
     ],
 )
+@pytest.mark.surface("5 405")
 async def test_another_method_is_told_what_is_allowed(
     http: aiohttp.ClientSession, method: str, path: str, allowed: str
 ) -> None:
@@ -49,6 +51,7 @@ async def test_another_method_is_told_what_is_allowed(
 
 
 @pytest.mark.parametrize("path", ["/v1/batches", "/v1/batches/batch_x", "/v1/nowhere", "/healthz"])
+@pytest.mark.surface("5.1")
 async def test_every_answer_has_the_headers(alice: Any, http: aiohttp.ClientSession, path: str) -> None:
     async with http.get(path, headers={"x-request-id": "mine"}) as answer:
         headers = answer.headers
@@ -84,6 +87,7 @@ async def test_no_log_line_holds_a_key_or_a_query(
     assert "canary" not in written
 
 
+@pytest.mark.surface("5 server fault")
 async def test_a_bug_is_answered_without_details_and_logged_with_the_request(
     http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -101,6 +105,7 @@ async def test_a_bug_is_answered_without_details_and_logged_with_the_request(
     assert record.exc_info is not None
 
 
+@pytest.mark.surface("5 overloaded")
 async def test_an_outage_of_the_database_is_a_503_that_passes(serving_at: Any, tmp_path: Path) -> None:
     mongod = Mongod(tmp_path, cache_gb=0.25)
     uri = await mongod.start()

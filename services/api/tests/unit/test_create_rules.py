@@ -75,6 +75,7 @@ def test_unknown_fields_have_no_influence() -> None:
         ),
     ],
 )
+@pytest.mark.surface("3.1; 5 bad completion_window; 5 metadata")
 def test_every_broken_rule_is_named(changes: dict[str, Any], param: str, code: str) -> None:
     refusal = refused(changes)
 
@@ -93,6 +94,7 @@ def test_metadata_up_to_the_limits_is_kept() -> None:
     assert read_create({**GOOD, "metadata": metadata}).metadata == metadata
 
 
+@pytest.mark.surface("5 unsupported endpoint; 9.4")
 def test_a_refused_endpoint_names_the_supported_ones() -> None:
     assert "'/v1/embeddings'" in refused({"endpoint": "/v1/videos"}).message
 

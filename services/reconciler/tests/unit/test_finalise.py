@@ -90,6 +90,7 @@ def test_no_file_without_a_line() -> None:
     assert output_file(make_batch(), [make_segment(make_part("a", 1))], "error", NOW) is None
 
 
+@pytest.mark.surface("9.13")
 def test_file_expires_when_the_user_said() -> None:
     batch = make_batch(output_expires_after={"anchor": "created_at", "seconds": 3600})
 

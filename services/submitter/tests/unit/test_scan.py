@@ -248,6 +248,7 @@ def test_a_second_model_is_mismatched_model() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\n \n\t\r\n", b"\xef\xbb\xbf", b"\n" * 200_000])
+@pytest.mark.surface("4.4 empty_file")
 def test_a_file_without_requests_is_empty_file(content: bytes) -> None:
     [fault] = scan_bytes(content).faults
 

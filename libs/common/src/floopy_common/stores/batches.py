@@ -65,8 +65,8 @@ class BatchStore:
     ) -> Document | None:
         """The batch a client's repeated create belongs to, marked as having absorbed this repeat.
 
-        Only a batch of the same key and body, no older than `since`, whose last absorbed repeat had a smaller
-        count: two creates that are meant to be two do not collapse.
+        Only a batch of the same key and body, no older than `since`, that has met an earlier sending and not
+        one of this count: two creates that are meant to be two do not collapse.
         """
         return await self.collection.find_and_update(
             {
@@ -74,9 +74,9 @@ class BatchStore:
                 "request_hash": request_hash,
                 "nth": {"$gte": 0},
                 "created_at": {"$gte": since},
-                "retry_count": {"$lt": retry_count},
+                "sendings": {"$lt": retry_count, "$ne": retry_count},
             },
-            {"$set": {"retry_count": retry_count}, "$addToSet": {"sendings": retry_count}},
+            {"$max": {"retry_count": retry_count}, "$push": {"sendings": retry_count}},
             sort=[("nth", -1)],
             projection=SHOWN,
         )

@@ -364,6 +364,7 @@ async def test_full_queue_puts_the_shard_back_in_line(
     assert (shard["provider_batch_id"], shard["queue_refusals"]) == (None, 1)
 
 
+@pytest.mark.surface("4.4 model_not_found, in the provider's words")
 async def test_refused_input_names_the_users_lines(bench: Bench, world: Any, collect: Any, body: Any) -> None:
     wrong = {**body("b"), "model": "no-such-model"}
     planted = await world.submitted([body("x")] * 3 + [body("a"), wrong], blank_first=4, shard_lines=3)

@@ -155,6 +155,7 @@ async def refusal(world: Any, batch_id: str) -> dict[str, Any]:
     return dict(error)
 
 
+@pytest.mark.surface("4.4 invalid_request file_id")
 async def test_an_unknown_file_fails_the_batch(world: Any) -> None:
     error = await refusal(world, await world.create(None))
 
@@ -166,6 +167,7 @@ async def test_an_unknown_file_fails_the_batch(world: Any) -> None:
     }
 
 
+@pytest.mark.surface("5 input file with another purpose")
 async def test_a_file_of_another_purpose_fails_the_batch(world: Any, make_lines: Any) -> None:
     batch_id = await world.create(make_lines(1))
     await world.batches.mark(batch_id, {}, {"input.purpose": "fine-tune"})

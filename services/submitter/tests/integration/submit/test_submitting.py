@@ -104,6 +104,7 @@ async def test_a_retry_after_without_end_is_capped(world, running, make_lines, q
         await world.in_state(batch_id, "submitted", within=10)
 
 
+@pytest.mark.surface("4.4 token_limit_exceeded: it waits, and nothing fails")
 async def test_a_full_queue_shows_as_such(world, running, make_lines, simulator) -> None:
     body = {"error": {"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}}
     await simulator.fault("batches.create", {"kind": "status", "status": 400, "body": body}, times=None)

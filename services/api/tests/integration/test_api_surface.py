@@ -1,0 +1,218 @@
+"""What is refused before a route sees it, equal requests in flight, and an organisation's share."""
+
+import asyncio
+import io
+import json
+from typing import Any
+
+import aiohttp
+import openai
+import pytest
+from openai import AsyncOpenAI
+
+from floopy_common.settings import ApiSettings
+from floopy_common.stores.batches import BatchStore
+from floopy_common.stores.files import FileStore
+
+REQUEST: dict[str, Any] = {
+    "input_file_id": "file-x",
+    "endpoint": "/v1/chat/completions",
+    "completion_window": "24h",
+}
+
+
+async def raw(url: str, sent: bytes) -> tuple[int, dict[str, str], bytes]:
+    """(status, headers, body) of what comes back until the server closes."""
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(sent)
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines)
+    return int(status.split()[1]), headers, body
+
+
+MALFORMED = [
+    b"nonsense\r\n\r\n",
+    b"GET /v1/files HTTP/9.9\r\n\r\n",
+    b"GET /v1/files HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n",
+    b"GET /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + b"k" * 40_000 + b"\r\n\r\n",
+    b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"POST /v1/batches HTTP/1.1\r\nHost: x\r\nContent-Length: ten\r\n\r\n",
+    b"POST /v1/batches HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"G\x00T /v1/files HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+]
+
+
+@pytest.mark.surface("5 the envelope on malformed heads")
+@pytest.mark.parametrize("sent", MALFORMED, ids=range(len(MALFORMED)))
+async def test_a_malformed_head_is_answered_in_the_envelope(service: Any, sent: bytes) -> None:
+    status, headers, body = await raw(service.url, sent)
+
+    assert (status, headers["content-type"]) == (400, "application/json")
+    error = json.loads(body)["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert error["type"] == "invalid_request_error"
+    assert headers["x-request-id"].startswith("req_")
+    assert b"kkkk" not in body
+
+
+@pytest.mark.surface("5 the envelope: malformed JSON, malformed multipart, 415, 413")
+@pytest.mark.parametrize(
+    ("path", "headers", "body", "status"),
+    [
+        ("/v1/batches", {"Content-Type": "application/json"}, b"{", 400),
+        ("/v1/batches", {"Content-Encoding": "gzip"}, b"{}", 415),
+        ("/v1/batches", {}, None, 413),
+        ("/v1/uploads", {}, b"[1,", 400),
+        ("/v1/files", {"Content-Type": "multipart/form-data"}, b"x", 400),
+        ("/v1/files", {"Content-Type": "multipart/form-data; boundary=a"}, b"--b\r\n", 400),
+        ("/v1/files", {"Content-Type": "application/json"}, b"{}", 400),
+    ],
+)
+async def test_a_malformed_body_is_answered_in_the_envelope(
+    http: aiohttp.ClientSession, path: str, headers: dict[str, str], body: bytes | None, status: int
+) -> None:
+    content = io.BytesIO(b" " * (1024 * 1024 + 1)) if body is None else body
+    async with http.post(path, data=content, headers=headers) as answer:
+        assert (answer.status, answer.content_type) == (status, "application/json")
+        assert (await answer.json())["error"].keys() == {"message", "type", "param", "code"}
+
+
+def held_back(monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+    """(the first create has come as far as its file, let it go on)."""
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+    original = FileStore.get_owned
+
+    async def get_owned(store: FileStore, *args: Any) -> Any:
+        if not arrived.is_set():
+            arrived.set()
+            await go_on.wait()
+        return await original(store, *args)
+
+    monkeypatch.setattr(FileStore, "get_owned", get_owned)
+    return arrived, go_on
+
+
+@pytest.mark.surface("5.2 a repeat of a create that is still in flight makes no second batch")
+@pytest.mark.parametrize("is_first", [True, False], ids=["the first wins", "the repeat wins"])
+async def test_a_repeat_of_a_create_in_flight_gets_the_same_batch(
+    service: Any, client: AsyncOpenAI, monkeypatch: pytest.MonkeyPatch, is_first: bool
+) -> None:
+    counts = [0, 1] if is_first else [1, 0]
+    headers = [{"x-stainless-retry-count": str(count)} for count in counts]
+    arrived, go_on = held_back(monkeypatch)
+    slow = asyncio.create_task(client.batches.create(**REQUEST, extra_headers=headers[1]))
+    await arrived.wait()
+    quick = await client.batches.create(**REQUEST, extra_headers=headers[0])
+    go_on.set()
+
+    assert (await slow).id == quick.id
+    assert await service.count("batches") == 1
+
+
+@pytest.mark.surface("5.2 sendings of one request that all arrive at once make one batch")
+async def test_sendings_at_once_make_one_batch(service: Any, client: AsyncOpenAI) -> None:
+    for _ in range(5):
+        await service.mongo.collection("batches").delete_many({})
+        sendings = (
+            client.batches.create(**REQUEST, extra_headers={"x-stainless-retry-count": str(count)})
+            for count in range(3)
+        )
+        assert len({batch.id for batch in await asyncio.gather(*sendings)}) == 1
+
+
+async def test_equal_creates_at_once_that_are_no_repeats_are_as_many_batches(
+    service: Any, client: AsyncOpenAI
+) -> None:
+    made = await asyncio.gather(*(client.batches.create(**REQUEST) for _ in range(20)))
+
+    assert len({batch.id for batch in made}) == await service.count("batches") == 20
+
+
+async def test_a_create_after_a_repeat_whose_first_sending_was_lost_is_its_own(client: AsyncOpenAI) -> None:
+    repeat = await client.batches.create(**REQUEST, extra_headers={"x-stainless-retry-count": "1"})
+
+    assert (await client.batches.create(**REQUEST)).id != repeat.id
+
+
+@pytest.mark.surface("5 429 rate_limit_exceeded; 9.16")
+async def test_more_than_an_organisations_share_is_told_when_to_come_again(serving: Any) -> None:
+    async with serving(api=ApiSettings(creates_per_minute=2)) as service:
+        alice, bob = [await service.join(name, "openai") for name in ("alice", "bob")]
+        async with service.client(alice) as client, service.client(bob) as other:
+            for _ in range(2):
+                await client.batches.create(**REQUEST)
+            with pytest.raises(openai.RateLimitError) as refused:
+                await client.batches.create(**REQUEST)
+            await other.batches.create(**REQUEST)
+            await client.batches.list()
+
+    error = refused.value
+    assert (error.type, error.code, error.param) == ("requests", "rate_limit_exceeded", None)
+    assert "Limit: 2 / min" in error.message
+    assert 1 <= int(error.response.headers["retry-after"]) <= 60
+    assert "x-should-retry" not in error.response.headers
+
+
+@pytest.mark.surface("5 429 rate_limit_exceeded: uploads at once")
+async def test_more_uploads_at_once_than_an_organisations_share_are_refused(serving: Any) -> None:
+    async with serving(api=ApiSettings(uploads_at_once=1)) as service:
+        alice = await service.join("alice", "openai")
+        async with service.http(alice) as http:
+            form = {"Content-Type": "multipart/form-data; boundary=a"}
+            host, port = service.url.removeprefix("http://").split(":")
+            _, writer = await asyncio.open_connection(host, int(port))
+            head = f"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.api_key}\r\n"
+            writer.write(f"{head}Content-Type: {form['Content-Type']}\r\nContent-Length: 99\r\n\r\n".encode())
+
+            async def is_refused() -> bool:
+                async with http.post("/v1/files", data=b"--a--\r\n", headers=form) as answer:
+                    return answer.status == 429
+
+            async def is_taken() -> bool:
+                async with http.post("/v1/files", data=b"--a--\r\n", headers=form) as answer:
+                    return answer.status == 400
+
+            await service.eventually(is_refused)
+            writer.close()
+            await service.eventually(is_taken)
+
+
+@pytest.mark.surface("3.2 retrieve: a finished batch; 9.14: of another organisation it is unknown")
+async def test_a_finished_batch_is_answered_from_memory_to_its_owner_alone(
+    service: Any, client: AsyncOpenAI, mallory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = (await client.batches.create(**REQUEST)).id
+    await service.write(batch_id, **{"status": "completed", "audit.balanced": True})
+    with service.queries_counted(monkeypatch, "batches") as queries:
+        first, again = [await client.batches.retrieve(batch_id) for _ in range(2)]
+        async with service.client(mallory) as other:
+            with pytest.raises(openai.NotFoundError):
+                await other.batches.retrieve(batch_id)
+
+    assert first == again
+    assert len(queries) == 2
+
+
+async def test_an_unbalanced_batch_is_never_answered_from_memory(service: Any, client: AsyncOpenAI) -> None:
+    batch_id = (await client.batches.create(**REQUEST)).id
+    await service.write(batch_id, status="completed")
+    assert not (await client.batches.retrieve(batch_id)).floopy["balanced"]
+
+    await service.write(batch_id, **{"audit.balanced": True})
+
+    assert (await client.batches.retrieve(batch_id)).floopy["balanced"]
+
+
+async def test_reads_leave_out_what_they_do_not_show(service: Any, alice: Any, client: AsyncOpenAI) -> None:
+    batch_id = (await client.batches.create(**REQUEST)).id
+
+    found = await BatchStore(service.mongo).get_owned(alice.org_id, batch_id)
+
+    assert found is not None
+    assert not {"input", "outbox", "lease"} & found.keys()
