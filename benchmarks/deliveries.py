@@ -166,7 +166,7 @@ class Bed:
                         segment,
                         number,
                         tag,
-                        Content(asked.id, *requests[number - 1]),
+                        Content(asked.id, *requests[number - 1], unconstrained=True),
                         Content(answered.id, *responses[number - 1]),
                     )
                     for number in range(first, last + 1)

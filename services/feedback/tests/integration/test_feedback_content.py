@@ -68,7 +68,7 @@ async def read(blobs: Recorder, lines: list[LineCompleted]) -> list[Exchange]:
 
 def numbers(exchanges: list[Exchange]) -> list[Any]:
     return [
-        exchange.failure or (int(bytes(exchange.request)), int(bytes(exchange.response)))
+        exchange.failure or (int(bytes(exchange.request or b"-1")), int(bytes(exchange.response)))
         for exchange in exchanges
     ]
 
@@ -154,6 +154,32 @@ async def test_a_body_that_crosses_two_blobs_is_put_together(blobs: Recorder) ->
     lines[1] = msgspec.structs.replace(lines[1], request=crossing)
 
     assert numbers(await read(blobs, lines)) == [(0, 1), (199, 2), (2, 3)]
+
+
+async def test_requests_that_constrain_nothing_are_not_read(blobs: Recorder) -> None:
+    lines = await lines_in(blobs, 10)
+    for n in (0, 1, 5, 9):
+        free = msgspec.structs.replace(lines[n].request, unconstrained=True)
+        lines[n] = msgspec.structs.replace(lines[n], request=free)
+
+    exchanges = await read(blobs, lines)
+
+    assert numbers(exchanges) == [(-1 if n in (0, 1, 5, 9) else n, n + 1) for n in range(10)]
+    step = SIZE + GAP
+    assert blobs.reads == [
+        (lines[2].request.blob, 2 * step, 6 * step + SIZE),
+        (response_of(lines[0]).blob, 0, 9 * step + SIZE),
+    ], "the others are one read, from the first to the last of them"
+    assert [exchange.request for exchange in exchanges[:2]] == [None, None]
+
+
+async def test_the_requests_of_a_run_that_constrains_nothing_may_be_gone(blobs: Recorder) -> None:
+    lines = [
+        msgspec.structs.replace(line, request=Content("gone", 0, SIZE, None, unconstrained=True))
+        for line in await lines_in(blobs, 3)
+    ]
+
+    assert numbers(await read(blobs, lines)) == [(-1, 1), (-1, 2), (-1, 3)]
 
 
 async def test_a_missing_blob_costs_one_look(blobs: Recorder, mongo: Mongo) -> None:

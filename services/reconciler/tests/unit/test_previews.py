@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from floopy_reconciler.core.previews import PREVIEW_CHARS, answer_preview, question_preview
+from floopy_reconciler.core.previews import PREVIEW_CHARS, answer_preview, is_unconstrained, question_preview
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=3 * PREVIEW_CHARS)
 ANY_SHORT = st.text(st.characters(codec="utf-8"), max_size=90)
@@ -78,3 +78,21 @@ def test_a_preview_is_the_beginning_however_it_is_spelled(text: str, plain: bool
 def test_a_preview_is_spelled_as_an_event_spells_it(text: str, plain: bool) -> None:
     body = json.dumps(messages(("user", text)), ensure_ascii=plain).encode()
     assert question_preview(body) == msgspec.json.encode(text[:PREVIEW_CHARS])
+
+
+@pytest.mark.parametrize("name", ["tools", "functions", "response_format", "tool_choice", "function_call"])
+def test_a_request_that_names_tools_or_a_form_is_constrained(name: str) -> None:
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}], name: []})
+    escaped = body.replace(f'"{name}"', f'"\\u{ord(name[0]):04x}{name[1:]}"')
+
+    assert not is_unconstrained(body.encode())
+    assert json.loads(escaped)[name] == []
+    assert not is_unconstrained(escaped.encode())
+
+
+@pytest.mark.parametrize("text", ["hi", 'say "tools" and \\', "über", "\u2028 tools"])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_a_request_whose_text_only_speaks_of_tools_is_unconstrained(text: str, ascii_only: bool) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": text}], "temperature": 0}
+
+    assert is_unconstrained(json.dumps(body, ensure_ascii=ascii_only).encode())

@@ -70,6 +70,9 @@ class Content(_Model):
     preview: str | None = Field(description="Beginning of the text; null under the content policy `none`.")
     body: dict[str, Any] | None = Field(default=None, description="The JSON itself, if the policy is inline.")
     continued: tuple[BlobRange, ...] = Field(default=(), description="Rest of a body that spans blobs.")
+    unconstrained: bool = Field(
+        default=False, description="The request names neither tools nor the form of its answer."
+    )
 
 
 class LineCompleted(_Model):

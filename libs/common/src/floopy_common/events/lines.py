@@ -77,7 +77,8 @@ class Content(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     A request's body lies in the input, a response's in a part of the output or error file, so a run of
     lines is contiguous in both. `continued` has the rest of a body that crosses the border of two blobs.
     `preview` is the beginning of its text (null under the content policy `none`), `body` the JSON itself
-    (content policy `inline` only).
+    (content policy `inline` only). `unconstrained`: the request names neither tools nor the form of its
+    answer, so an answer is judged without it; not said of responses.
     """
 
     blob: str
@@ -86,6 +87,7 @@ class Content(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     preview: str | None
     body: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     continued: tuple[BlobRange, ...] = ()
+    unconstrained: bool = False
 
 
 class LineCompleted(msgspec.Struct, frozen=True, gc=False):

@@ -19,10 +19,13 @@ Body = bytes | msgspec.Raw
 
 
 class Exchange(NamedTuple):
-    """A line with both of its bodies, or with the reason why they cannot be had."""
+    """A line with its bodies, or with the reason why they cannot be had.
+
+    The request is None where nothing in it bears on how the answer is judged.
+    """
 
     line: LineCompleted
-    request: Body = b""
+    request: Body | None = None
     response: Body = b""
     failure: str | None = None
 
@@ -56,21 +59,27 @@ class _Run:
     __slots__ = ("_alone", "lines", "request", "response")
 
     def __init__(self, line: LineCompleted) -> None:
-        asked, answered = line.request, _response(line)
+        asked, answered = _request(line), _response(line)
         self.lines = [line]
-        self.request = _Span(asked)
+        self.request = None if asked is None else _Span(asked)
         self.response = _Span(answered)
-        self._alone = bool(asked.continued or answered.continued)
+        self._alone = bool(line.request.continued or answered.continued)
 
     def add(self, line: LineCompleted) -> bool:
         """Take another line; False when its bodies do not belong here."""
-        asked, answered = line.request, _response(line)
-        if self._alone or asked.continued or answered.continued:
+        asked, answered = _request(line), _response(line)
+        if self._alone or line.request.continued or answered.continued:
             return False
-        if not (self.request.has_room_for(asked) and self.response.has_room_for(answered)):
+        if not self.response.has_room_for(answered):
             return False
+        if asked is not None:
+            if self.request is None:
+                self.request = _Span(asked)
+            elif self.request.has_room_for(asked):
+                self.request.add(asked)
+            else:
+                return False
         self.lines.append(line)
-        self.request.add(asked)
         self.response.add(answered)
         return True
 
@@ -94,6 +103,11 @@ def _runs(lines: Iterable[LineCompleted]) -> Iterator[_Run]:
         yield run
 
 
+def _request(line: LineCompleted) -> Content | None:
+    """None where the answer is judged without it."""
+    return None if line.request.unconstrained else line.request
+
+
 def _response(line: LineCompleted) -> Content:
     if line.response is None:
         raise ValueError(f"{line.line_id} succeeded without a response")
@@ -101,7 +115,7 @@ def _response(line: LineCompleted) -> Content:
 
 
 async def _read_run(blobs: Blobs, run: _Run) -> AsyncIterator[Exchange]:
-    if any(_size(one) > MAX_READ for one in (run.lines[0].request, _response(run.lines[0]))):
+    if any(_size(one) > MAX_READ for one in (_request(run.lines[0]), _response(run.lines[0]))):
         yield Exchange(run.lines[0], failure="too_large")
         return
     try:
@@ -128,17 +142,25 @@ async def _read_around(blobs: Blobs, run: _Run) -> AsyncIterator[Exchange]:
             yield exchange
 
 
-async def _read_sides(blobs: Blobs, run: _Run) -> tuple[list[Body], list[Body]]:
+async def _read_sides(blobs: Blobs, run: _Run) -> tuple[list[Body | None], list[Body]]:
     """Both at the same time; of two failures the one that says nothing about the content is raised."""
     requests, responses = await asyncio.gather(
-        _read_side(blobs, run.request, [line.request for line in run.lines]),
+        _read_requests(blobs, run),
         _read_side(blobs, run.response, [_response(line) for line in run.lines]),
         return_exceptions=True,
     )
     failures = [result for result in (requests, responses) if isinstance(result, BaseException)]
     if failures:
         raise min(failures, key=lambda failure: isinstance(failure, BlobMissing | BlobCorrupt))
-    return cast("list[Body]", requests), cast("list[Body]", responses)
+    return cast("list[Body | None]", requests), cast("list[Body]", responses)
+
+
+async def _read_requests(blobs: Blobs, run: _Run) -> list[Body | None]:
+    wanted = [asked for line in run.lines if (asked := _request(line)) is not None]
+    if run.request is None:
+        return [None] * len(run.lines)
+    bodies = iter(await _read_side(blobs, run.request, wanted))
+    return [None if line.request.unconstrained else next(bodies) for line in run.lines]
 
 
 async def _read_side(blobs: Blobs, span: _Span, contents: Sequence[Content]) -> list[Body]:
@@ -159,5 +181,7 @@ def _inline(content: Content) -> msgspec.Raw:
     raise BlobCorrupt("a body that is neither here nor anywhere")
 
 
-def _size(content: Content) -> int:
+def _size(content: Content | None) -> int:
+    if content is None:
+        return 0
     return content.length + sum(part.length for part in content.continued)

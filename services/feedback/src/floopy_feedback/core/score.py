@@ -29,9 +29,12 @@ class Scorer:
     def __init__(self, schemas: SchemaCache | None = None) -> None:
         self._schemas = schemas if schemas is not None else SchemaCache()
 
-    def score(self, request_body: bytes | msgspec.Raw, response_body: bytes | msgspec.Raw) -> Score:
-        """Raises Unreadable when a body is not what its endpoint sends."""
-        request = read_request(request_body)
+    def score(self, request_body: bytes | msgspec.Raw | None, response_body: bytes | msgspec.Raw) -> Score:
+        """`request_body` None: it constrains the answer in no way.
+
+        Raises Unreadable when a body is not what its endpoint sends.
+        """
+        request = Request() if request_body is None else read_request(request_body)
         schemas = LineSchemas(self._schemas)
         choices = read_response(response_body).choices
         scores = [_score_choice(request, choice, schemas) for choice in choices]

@@ -28,7 +28,12 @@ _HOLE = re.compile(rb"\x00(\w+)\x00")
 
 
 def template_of(
-    shared: dict[str, Any], *, price_version: str | None, request_blob: str, response_blob: str
+    shared: dict[str, Any],
+    *,
+    price_version: str | None,
+    request_blob: str,
+    unconstrained: bool,
+    response_blob: str,
 ) -> bytes:
     """A bytes format for events of lines that succeeded; `shared` are the fields that they have in common."""
     identity = line_id(shared["batch_id"], _ANY_NUMBER)
@@ -43,7 +48,7 @@ def template_of(
         finish_reason=_hole("finish_reason"),
         usage=LineUsage(*(_hole(name) for name in HOLES if name.endswith("_tokens"))),
         cost=LineCost(_hole("nano_usd"), _hole("flag"), price_version),
-        request=_content(request_blob, "request"),
+        request=_content(request_blob, "request", unconstrained),
         response=_content(response_blob, "response"),
     )
     encoded = encode_line(line_event(data, data.timing.completed_at))
@@ -57,8 +62,9 @@ def _hole(name: str) -> Any:
     return msgspec.Raw(b"\0%b\0" % name.encode())
 
 
-def _content(blob: str, name: str) -> Content:
-    return Content(blob, _hole(f"{name}_offset"), _hole(f"{name}_length"), _hole(f"{name}_preview"))
+def _content(blob: str, name: str, unconstrained: bool = False) -> Content:
+    offset, length, preview = (_hole(f"{name}_{what}") for what in ("offset", "length", "preview"))
+    return Content(blob, offset, length, preview, unconstrained=unconstrained)
 
 
 def _format(encoded: bytes) -> bytes:

@@ -29,7 +29,7 @@ from floopy_common.events.lines import (
 )
 from floopy_reconciler.core.event_template import template_of
 from floopy_reconciler.core.outcomes import Outcome
-from floopy_reconciler.core.previews import answer_preview, question_preview, text_preview
+from floopy_reconciler.core.previews import answer_preview, is_unconstrained, question_preview, text_preview
 from floopy_reconciler.ports import Document
 
 _ROOM = 16 * 1024
@@ -124,7 +124,7 @@ class LineEvents:
         self._previews = facts.content_policy != "none"
         self._inline = facts.content_policy == "inline"
         self._starts = [0, *accumulate(part["length"] for part in facts.input_ranges)]
-        self._templates: dict[tuple[int, int, int, str], bytes] = {}
+        self._templates: dict[tuple[int, int, int, bool, str], bytes] = {}
 
     def make(self, line: Line) -> bytes:
         """The event's bytes; they follow from the line and the segment's facts."""
@@ -171,13 +171,15 @@ class LineEvents:
         )
 
     def _template(self, line: Line, part: int, response_blob: str) -> bytes:
-        key = (line.source, line.group, part, response_blob)
+        unconstrained = is_unconstrained(line.asked)
+        key = (line.source, line.group, part, unconstrained, response_blob)
         template = self._templates.get(key)
         if template is None:
             template = template_of(
                 self._shared(line),
                 price_version=self._facts.price_version,
                 request_blob=self._facts.input_ranges[part]["blob"],
+                unconstrained=unconstrained,
                 response_blob=response_blob,
             )
             self._templates[key] = template
@@ -242,7 +244,9 @@ class LineEvents:
         first, *rest = self._located(asked_at, len(asked))
         preview = cast("str", msgspec.Raw(self._asked_preview(asked)))
         body = msgspec.Raw(asked) if inline else _UNSET
-        return Content(first.blob, first.offset, first.length, preview, body, tuple(rest))
+        return Content(
+            first.blob, first.offset, first.length, preview, body, tuple(rest), is_unconstrained(asked)
+        )
 
     def _response(self, answered: Place, outcome: Outcome, inline: bool) -> Content:
         preview = cast("str", msgspec.Raw(self._answer_preview(answered, outcome)))
@@ -286,7 +290,7 @@ def _shrunk(data: LineCompleted) -> LineCompleted:
 
 
 def _bare(content: Content) -> Content:
-    return Content(content.blob, content.offset, content.length, None)
+    return Content(content.blob, content.offset, content.length, None, unconstrained=content.unconstrained)
 
 
 def _short(text: str | None) -> str | None:

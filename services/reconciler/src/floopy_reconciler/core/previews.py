@@ -46,6 +46,17 @@ class _Answer(msgspec.Struct, gc=False):
     error: _Failure | None = None
 
 
+class _Constraints(msgspec.Struct, gc=False):
+    tools: msgspec.Raw = _NONE
+    functions: msgspec.Raw = _NONE
+    response_format: msgspec.Raw = _NONE
+    tool_choice: msgspec.Raw = _NONE
+    function_call: msgspec.Raw = _NONE
+
+
+_CONSTRAINTS = tuple(f'"{name}"'.encode() for name in _Constraints.__struct_fields__)
+
+_decode_constraints = msgspec.json.Decoder(_Constraints).decode
 _decode_question = msgspec.json.Decoder(_Question).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_parts = msgspec.json.Decoder(list[_Part]).decode
@@ -89,6 +100,18 @@ def text_preview(content: bytes) -> bytes | None:
         return _text_of(content)
     except _UNREADABLE:
         return None
+
+
+def is_unconstrained(body: bytes) -> bool:
+    """Whether a request certainly names neither tools nor the form of its answer."""
+    if b"\\u" not in body:
+        return not any(name in body for name in _CONSTRAINTS)
+    try:
+        # a key may be written with escapes
+        found = _decode_constraints(body)
+    except _UNREADABLE:
+        return False
+    return not any(getattr(found, name) for name in _Constraints.__struct_fields__)
 
 
 def _shortened(text: str) -> str:
