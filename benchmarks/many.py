@@ -1,13 +1,19 @@
-"""2,000 batches of 25 lines from 50 organisations, created as fast as the API takes them."""
+"""2,000 batches of 25 lines from 50 organisations, created as fast as the API takes them.
+
+The limit is how fast as many connections insert such documents into the same database, and nothing else.
+"""
 
 import asyncio
 import json
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from pydantic import SecretStr
+from pymongo import MongoClient, WriteConcern
 
 from benchmarks.data import write_chat_file
 from benchmarks.harness import Options, Outcome
@@ -36,6 +42,7 @@ async def run(options: Options) -> Outcome:
                 files = [await _upload(system, key, path) for key in keys]
                 created, seconds, balanced = await _round(system, keys, files, batches)
                 outcome.values.append(created)
+                outcome.limits.append(await asyncio.to_thread(_insert_rate, system.credentials, batches))
                 rows.append((number, round(created), round(seconds, 1), balanced))
     outcome.details["balanced_in_s"] = [row[2] for row in rows]
     outcome.tables.append((("round", "created/s", "all balanced in s", "balanced"), rows))
@@ -79,6 +86,24 @@ async def _round(system: System, keys: list[str], files: list[str], batches: int
 
         balanced = await until(all_balanced, 600, "balance of every batch")
     return created, time.monotonic() - started, balanced
+
+
+def _insert_rate(credentials: dict[str, Any], count: int) -> float:
+    """Documents like a batch inserted a second, one at a time on each connection, majority and journalled."""
+    with (
+        MongoClient[dict[str, Any]](credentials["mongo_uri"]) as client,
+        ThreadPoolExecutor(CONNECTIONS) as pool,
+    ):
+        source = client[credentials["mongo_database"]].batches
+        name = f"{credentials['mongo_database']}_raw"
+        target = client[name].get_collection("batches", write_concern=WriteConcern(w="majority", j=True))
+        batch = source.find_one() or {}
+        started = time.monotonic()
+        for inserted in pool.map(lambda number: target.insert_one({**batch, "_id": number}), range(count)):
+            inserted.inserted_id  # noqa: B018 - raises what the call raised
+        seconds = time.monotonic() - started
+        client.drop_database(name)
+        return count / seconds
 
 
 async def _organisations(system: System, count: int) -> list[str]:

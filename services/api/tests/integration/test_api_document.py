@@ -30,7 +30,7 @@ ANYTHING = st.recursive(
 
 
 def test_the_kept_document_is_up_to_date() -> None:
-    assert KEPT.read_bytes() == rendered_document(), "run `make openapi` and commit the result"
+    assert KEPT.read_bytes() == rendered_document(), "run `make events` and commit the result"
 
 
 async def test_every_route_is_in_the_document(service: Any) -> None:

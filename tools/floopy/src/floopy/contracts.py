@@ -1,8 +1,11 @@
 """Writes contracts/events from the code: the JSON Schema of every event, and golden messages.
 
 python -m floopy.contracts contracts/events
+
+The API's own document goes beside the folder, as openapi.json.
 """
 
+import importlib
 import json
 import sys
 from collections.abc import Mapping
@@ -272,3 +275,6 @@ def write(directory: Path) -> None:
 
 if __name__ == "__main__":
     write(Path(sys.argv[1]))
+    # the people's CLI is installed without the services; whoever writes contracts has them all
+    described = importlib.import_module("floopy_api.handlers.openapi").rendered_document()
+    (Path(sys.argv[1]).parent / "openapi.json").write_bytes(described)
