@@ -45,6 +45,9 @@ reference: setup ## Write docs/reference from the code
 events: setup ## Write contracts/events from the code
 	$(BIN)/python -m floopy.contracts contracts/events
 
+clients: setup ## Write docs/clients.md from what the official SDKs got back
+	FLOOPY_WRITE_CLIENTS=1 FLOOPY_REQUIRE_NODE=1 $(BIN)/pytest tests/clients -q
+
 ##@ Test
 test: setup ## Every suite, files beside each other (WORKERS=0: one after the other)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --randomly-dont-reorganize $(ARGS)
@@ -68,4 +71,4 @@ kafka: setup ## Fetch Apache Kafka (Java 17 and Maven needed); the local system 
 clean: ## Remove what the commands above made
 	rm -rf .venv .cache .floopy
 
-.PHONY: help setup lock fmt lint types contracts check reference events test test-unit bench up demo kafka clean
+.PHONY: help setup lock fmt lint types contracts check reference events clients test test-unit bench up demo kafka clean
