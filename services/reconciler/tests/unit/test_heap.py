@@ -16,7 +16,7 @@ def resident():
 
 def work():
     for _ in range(4):
-        held = [bytes([1]) * 800_000 for _ in range(20)]
+        held = [bytes([1]) * 2_000_000 for _ in range(8)]
         kept.append(bytearray(200_000))  # keeps a heap that grew from shrinking again
 
 before = resident()
