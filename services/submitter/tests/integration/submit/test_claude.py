@@ -272,3 +272,29 @@ async def test_lines_that_cannot_be_translated_are_never_sent(
     refused = next(shard for shard in shards if shard["kind"] == "refused")
     assert (refused["lines"], refused["ranges"]) == (bad, [[1, bad]])
     assert len(await simulator.calls(CREATE)) == (0 if bad == 10 else 1)
+
+
+async def test_a_late_batch_is_an_orphan_once_its_results_prove_it_and_not_before(
+    world, claude, claude_lines, start, quiet, simulator, eventually
+) -> None:
+    await simulator.configure(list_lag=3.5)
+    await simulator.fault(CREATE, {"kind": "drop", "when": "after"})
+    batch_id = await start(claude_lines(3))
+
+    async with claude(FLOOPY_SUBMIT__SETTLE_WINDOW="2.5"):
+        (shard,) = await world.in_state(batch_id, "submitted")
+        (late,) = [b["id"] for b in await simulator.batches() if b["id"] != shard["provider_batch_id"]]
+        looks = len(await simulator.calls(LIST))
+
+        async def swept_twice() -> bool:
+            return len(await simulator.calls(LIST)) >= looks + 2
+
+        await simulator.configure(list_lag=0)
+        await eventually(swept_twice, "sweeps that see it")
+        assert await world.orphans() == []
+        assert await simulator.calls("messages.batches.cancel") == []
+        await simulator.advance(late, "ended")
+        (orphan,) = await eventually(world.settled_orphans, "the orphan noted")
+
+    assert (orphan["provider_batch_id"], orphan["reason"]) == (late, "late")
+    assert orphan["counts"]["completed"] == 3
