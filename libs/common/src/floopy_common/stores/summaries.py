@@ -44,17 +44,20 @@ class SummaryStore:
     def __init__(self, mongo: Mongo) -> None:
         self._batches = mongo.collection("batches")
         self._shards = mongo.collection("shards")
-        self._segments = mongo.collection("segments")
 
     async def refresh(self, batch_id: str) -> None:
         """Write the summary unless the batch has ended; its last summary then stays."""
-        batch = await self._batches.find_one({"_id": batch_id}, {"plan.plan_id": 1, "plan.total": 1})
+        batch = await self._batches.find_one(
+            {"_id": batch_id}, {"plan.plan_id": 1, "plan.total": 1, "summary": 1}
+        )
         if batch is None or batch.get("plan") is None:
             return
         summary = await self.compute(batch_id, batch["plan"]["plan_id"], batch["plan"]["total"])
         completed = summary["counts"]["completed"]
         failed = summary["counts"]["failed"]
         changes = {f"summary.{key}": value for key, value in summary.items() if key != "counts"}
+        if _shows(batch["summary"], summary):
+            return
         await self._batches.update_one(
             {"_id": batch_id, "status": {"$nin": [status.value for status in TERMINAL]}},
             # progress never falls, whichever writer comes last
@@ -69,47 +72,17 @@ class SummaryStore:
         counts: {completed, failed}}.
         """
         scope = {"batch_id": batch_id, "plan_id": plan_id}
-        states: dict[str, int] = {}
-        answered_upstream = 0
-        rows = await self._shards.aggregate(
-            [
-                {"$match": scope},
-                {
-                    "$group": {
-                        "_id": "$state",
-                        "shards": {"$sum": 1},
-                        "completed": {"$sum": _ANSWERED},
-                    }
-                },
-            ]
-        )
-        for row in rows:
-            states[row["_id"]] = row["shards"]
-            answered_upstream += row["completed"]
-        written = await self._written(scope)
+        rows = await self._shards.aggregate([*_by_state(scope), {"$unionWith": _written(scope)}])
+        states = {row["_id"]: row["shards"] for row in rows if row["_id"] is not None}
+        answered_upstream = sum(row["completed"] for row in rows if row["_id"] is not None)
+        nothing = {"completed": 0, "failed": 0}
+        written = next((row for row in rows if row["_id"] is None), nothing)
         completed = max(written["completed"], min(answered_upstream, total - written["failed"]))
         return {
             "shards": states,
             "queue": await self._queue(scope) if ShardState.WAITING.value in states else None,
             "counts": {"completed": completed, "failed": written["failed"]},
         }
-
-    async def _written(self, scope: Document) -> dict[str, int]:
-        rows = await self._segments.aggregate(
-            [
-                {"$match": {**scope, "state": {"$in": [state.value for state in WRITTEN_STATES]}}},
-                {
-                    "$group": {
-                        "_id": None,
-                        "completed": {"$sum": "$counts.completed"},
-                        "failed": {"$sum": "$counts.failed"},
-                    }
-                },
-            ]
-        )
-        if not rows:
-            return {"completed": 0, "failed": 0}
-        return {"completed": rows[0]["completed"], "failed": rows[0]["failed"]}
 
     async def _queue(self, scope: Document) -> Document | None:
         """The first waiting shard's place among all that wait for the same account."""
@@ -125,3 +98,23 @@ class SummaryStore:
             "reason": first["waiting"]["reason"],
             "next_attempt_at": first["waiting"]["next_attempt_at"],
         }
+
+
+def _shows(kept: Document, summary: Document) -> bool:
+    """Whether writing the summary would change nothing."""
+    same = all(kept.get(key) == value for key, value in summary.items() if key != "counts")
+    counts: dict[str, int] = kept["counts"]
+    return same and all(counts[name] >= count for name, count in summary["counts"].items())
+
+
+def _by_state(scope: Document) -> list[Document]:
+    """One row a state, under its name."""
+    sums = {"_id": "$state", "shards": {"$sum": 1}, "completed": {"$sum": _ANSWERED}}
+    return [{"$match": scope}, {"$group": sums}]
+
+
+def _written(scope: Document) -> Document:
+    """One more row, without a name: what the segments written so far hold."""
+    written = {**scope, "state": {"$in": [state.value for state in WRITTEN_STATES]}}
+    sums = {"_id": None, "completed": {"$sum": "$counts.completed"}, "failed": {"$sum": "$counts.failed"}}
+    return {"coll": "segments", "pipeline": [{"$match": written}, {"$group": sums}]}
