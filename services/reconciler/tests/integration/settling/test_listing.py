@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from floopy.simulation import OwnSimulator
 from floopy_common.chassis.mongo import Mongo, assign, expire_in
 from floopy_common.chassis.secrets import Keyring
+from floopy_common.domain.errors import LeaseLost
 from floopy_common.domain.shard import URGENT
 from floopy_common.providers.clients import Clients, open_clients
 from floopy_common.providers.port import AttemptInput, CreateRequest
@@ -210,20 +211,20 @@ async def make(mongo: Mongo, clients: Clients) -> AsyncIterator[Callable[..., Re
 both = pytest.mark.parametrize("scene", PROVIDERS, indirect=True)
 
 
-async def test_list_of_three_pages_finds_all_and_a_missing_one_gets_its_own_look(
+async def test_list_of_three_pages_finds_all_and_missing_ones_get_their_own_looks(
     scene: Scene, make: Callable[..., Reconciler]
 ) -> None:
     ids = await scene.plant(205)
     await scene.sim.advance_clock(100)
     await scene.sim.configure(list_lag=50.0)
-    (missing,) = await scene.plant(1)
+    missing = await scene.plant(4)
 
     await scene.settled(make())
 
     assert len(await scene.calls(LIST)) == 3
-    assert [path.rpartition("/")[2] for path in await scene.calls(GET)] == [missing]
+    assert {path.rpartition("/")[2] for path in await scene.calls(GET)} == set(missing)
     shards = await scene.all()
-    assert len(shards) == len(ids) + 1
+    assert len(shards) == len(ids) + 4
     assert all(shard["provider_status"] == "validating" and shard["poll"]["last_at"] for shard in shards)
 
 
@@ -344,6 +345,7 @@ async def test_shard_to_be_cancelled_is_cancelled_whatever_a_list_shows(
     ids = await scene.plant(5)
     await scene.shards.update_one({"provider_batch_id": ids[2]}, {"$set": {"plan_id": "plan"}})
     assert await EndingStore(scene.mongo).ask_cancel(f"of-{ids[2]}", "plan") == 1
+    assert (await scene.one(ids[2]))["poll"]["next_at"] == URGENT
     await scene.shards.update_one({"provider_batch_id": ids[2]}, {"$set": {"poll.next_at": LONG_AGO}})
 
     await scene.settled(make())
@@ -464,6 +466,60 @@ async def test_due_looks_read_no_more_shards_than_they_return(scene: Scene, mong
     seen = await raw["system.profile"].find({"ns": f"{raw.name}.shards"}).to_list(None)
     assert [row["docsExamined"] for row in seen] == [0, 8, 100]  # none urgent, eight looks, all that is due
     assert all("COLLSCAN" not in row["planSummary"] for row in seen)
+
+
+@pytest.mark.parametrize(
+    "poll",
+    [
+        {"started_at": datetime(2026, 1, 2, tzinfo=UTC)},
+        {"claimed_until": datetime(2026, 1, 2, tzinfo=UTC)},
+        {"next_at": URGENT},
+    ],
+    ids=["looked at since", "looked at now", "to be looked at by itself"],
+)
+async def test_page_speaks_for_no_shard_with_a_look_of_its_own(
+    scene: Scene, mongo: Mongo, poll: dict[str, Any]
+) -> None:
+    shards = [scene._shard(f"batch_{n}") for n in range(2)]
+    shards[1]["poll"] |= poll
+    await scene.shards.insert_many(shards)
+    listed_at = datetime(2026, 1, 1, tzinfo=UTC)
+
+    await ListingStore(mongo, "one", 30).unchanged(
+        scene.account_id, ["batch_0", "batch_1"], listed_at=listed_at, interval=30, delay=28
+    )
+
+    assert (await scene.one("batch_0"))["poll"]["next_at"] == listed_at + timedelta(seconds=28)
+    assert (await scene.one("batch_1"))["poll"] == shards[1]["poll"]
+
+
+async def test_listing_is_taken_by_one_and_only_when_it_is_worth_it(scene: Scene, mongo: Mongo) -> None:
+    one, two = ListingStore(mongo, "one", 30), ListingStore(mongo, "two", 30)
+    claim = await one.claim(scene.account_id, 5)
+    assert claim is not None
+    assert await two.claim(scene.account_id, 5) is None
+    assert await two.held() == {scene.account_id}
+
+    async with claim.hold() as hold:
+        await hold.finish(7, [])
+
+    assert await two.held() == set()
+    assert await two.claim(scene.account_id, 6) is None
+    assert await two.claim(scene.account_id, 7) is not None
+
+
+async def test_reader_whose_lease_ran_out_ends_nothing(scene: Scene, mongo: Mongo) -> None:
+    one, two = ListingStore(mongo, "one", 30), ListingStore(mongo, "two", 30)
+    late = await one.claim(scene.account_id, 5)
+    assert late is not None
+
+    with pytest.raises(LeaseLost):
+        async with late.hold() as hold:
+            await mongo.collection("listings").update_one({}, [assign(raw={"lease.expires_at": "$$NOW"})])
+            assert await two.claim(scene.account_id, 5) is not None
+            await hold.finish(1, [])
+
+    assert await two.held() == {scene.account_id}
 
 
 async def test_unlisted_is_urgent_only_when_it_was_due(scene: Scene, mongo: Mongo) -> None:
