@@ -208,20 +208,12 @@ class SubmitHold:
 
     async def hand_back(self, delay: float) -> None:
         """Not to be submitted, at least not in the next `delay` seconds; nothing of it is at the provider."""
-        await self._let_go(
-            [
-                assign({"state": ShardState.PLANNED.value}, raw={"submit_at": expire_in(delay)}),
-            ]
-        )
+        await self._let_go([assign({"state": ShardState.PLANNED.value}, raw={"submit_at": expire_in(delay)})])
 
     async def no_look(self, delay: float) -> None:
         """The provider's list could not be read: that counts for nothing."""
         failures = {"$add": [{"$ifNull": ["$search.failures", 0]}, 1]}
-        await self._let_go(
-            [
-                assign(raw={"search.failures": failures, "search.next_at": expire_in(delay)}),
-            ]
-        )
+        await self._let_go([assign(raw={"search.failures": failures, "search.next_at": expire_in(delay)})])
 
     async def looked(self, delay: float) -> None:
         """The whole list was read and nothing of the attempt was there; look again in `delay` seconds."""

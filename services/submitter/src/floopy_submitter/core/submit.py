@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from floopy_common.domain.batch import BatchStatus
 from floopy_common.domain.errors import BlobCorrupt, BlobMissing, LeaseLost
 from floopy_common.domain.shard import AttemptPhase, ShardState, WaitReason
 from floopy_common.providers.port import (
@@ -26,6 +25,7 @@ from floopy_submitter.core.orphans import OrphanKeeper
 from floopy_submitter.core.slots import Slots
 from floopy_submitter.core.splitting import Splitter
 from floopy_submitter.core.waiting import Backoff, Breaker, reason_of
+from floopy_submitter.core.wanted import is_stale, may_submit
 from floopy_submitter.errors import NoTurn, TooLate, WrongPlan
 from floopy_submitter.ports import (
     Announce,
@@ -140,9 +140,9 @@ class Submitter:
                 break
             worked = True
             batch = await self._batches.get(shard["batch_id"])
-            if _is_stale(batch, shard):
+            if is_stale(batch, shard):
                 await self._shards.discard(shard)
-            elif not _may_submit(batch, shard):
+            elif not may_submit(batch, shard):
                 await self._shards.defer(shard, self._times.defer)
             elif (claim := await self._shards.claim(shard)) is not None:
                 self._hit("submit.after_claim")
@@ -195,7 +195,7 @@ class Submitter:
     async def _wanted(self, shard: Document) -> Document:
         """The batch, read now; WrongPlan unless the shard may be submitted for it."""
         batch = await self._batches.get(shard["batch_id"])
-        if batch is None or not _may_submit(batch, shard):
+        if batch is None or not may_submit(batch, shard):
             raise WrongPlan(shard["_id"])
         return batch
 
@@ -252,14 +252,7 @@ class Submitter:
         self._hit("submit.after_fence")
         deadline = time.monotonic() + times.create_timeout
         attempt = _present(hold)
-        request = CreateRequest(
-            attempt_id=attempt["id"],
-            nonce=attempt["nonce"],
-            endpoint=hold.shard["endpoint"],
-            input_file_id=attempt["input_file_id"],
-            before_send=_guard(hold, deadline, turn),
-            input=ready.input,
-        )
+        request = _request(hold.shard, attempt, ready, _guard(hold, deadline, turn))
         # the client's own timeout says more; this one only bounds a client that forgets it
         patience = times.create_timeout + times.margin / 2
         call = asyncio.create_task(_in_time(provider, request, patience))
@@ -341,22 +334,6 @@ class Submitter:
                 await self._keeper.note(now, creation.attempt_id, [created.id], "zombie")
 
 
-def _is_stale(batch: Document | None, shard: Document) -> bool:
-    """No batch will ever want the shard."""
-    if batch is None or BatchStatus(batch["status"]).is_terminal:
-        return True
-    return batch["plan"] is not None and batch["plan"]["plan_id"] != shard["plan_id"]
-
-
-def _may_submit(batch: Document | None, shard: Document) -> bool:
-    return (
-        batch is not None
-        and batch["status"] == BatchStatus.IN_PROGRESS.value
-        and batch["plan"]["plan_id"] == shard["plan_id"]
-        and batch["ending"] is None
-    )
-
-
 def _is_taken_care_of(shard: Document, attempt_id: str, provider_batch_id: str) -> bool:
     """Adopted already, or going to be found by whoever still looks for the attempt."""
     if shard["provider_batch_id"] == provider_batch_id:
@@ -369,6 +346,19 @@ def _present(hold: Hold) -> Document:
     if hold.attempt is None:
         raise RuntimeError(f"{hold.shard['_id']} has no attempt")
     return hold.attempt
+
+
+def _request(
+    shard: Document, attempt: Document, ready: _Ready, before_send: Callable[[], None]
+) -> CreateRequest:
+    return CreateRequest(
+        attempt_id=attempt["id"],
+        nonce=attempt["nonce"],
+        endpoint=shard["endpoint"],
+        input_file_id=attempt["input_file_id"],
+        before_send=before_send,
+        input=ready.input,
+    )
 
 
 def _guard(hold: Hold, deadline: float, turn: CreateTurn | None) -> Callable[[], None]:

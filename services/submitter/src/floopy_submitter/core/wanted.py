@@ -1,0 +1,20 @@
+"""Whether a batch wants a shard of its submitted."""
+
+from floopy_common.domain.batch import BatchStatus
+from floopy_submitter.ports import Document
+
+
+def is_stale(batch: Document | None, shard: Document) -> bool:
+    """No batch will ever want the shard."""
+    if batch is None or BatchStatus(batch["status"]).is_terminal:
+        return True
+    return batch["plan"] is not None and batch["plan"]["plan_id"] != shard["plan_id"]
+
+
+def may_submit(batch: Document | None, shard: Document) -> bool:
+    return (
+        batch is not None
+        and batch["status"] == BatchStatus.IN_PROGRESS.value
+        and batch["plan"]["plan_id"] == shard["plan_id"]
+        and batch["ending"] is None
+    )
