@@ -54,7 +54,7 @@ class _Constraints(msgspec.Struct, gc=False):
     function_call: msgspec.Raw = _NONE
 
 
-_CONSTRAINTS = tuple(f'"{name}"'.encode() for name in _Constraints.__struct_fields__)
+_UNCONSTRAINED = _Constraints()
 
 _decode_constraints = msgspec.json.Decoder(_Constraints).decode
 _decode_question = msgspec.json.Decoder(_Question).decode
@@ -104,14 +104,11 @@ def text_preview(content: bytes) -> bytes | None:
 
 def is_unconstrained(body: bytes) -> bool:
     """Whether a request certainly names neither tools nor the form of its answer."""
-    if b"\\u" not in body:
-        return not any(name in body for name in _CONSTRAINTS)
     try:
-        # a key may be written with escapes
         found = _decode_constraints(body)
     except _UNREADABLE:
         return False
-    return not any(getattr(found, name) for name in _Constraints.__struct_fields__)
+    return found == _UNCONSTRAINED
 
 
 def _shortened(text: str) -> str:

@@ -126,7 +126,8 @@ def upstream_element(nonce: str, line_no: int, params: bytes) -> bytes:
 def file_ids_of(body: bytes | Raw) -> list[str]:
     """Files the messages refer to by id, each once, in order."""
     raw = bytes(body)
-    if b"file_id" not in raw and b"\\u" not in raw:
+    # one byte is looked for ten times as fast as two, and most texts have no escapes at all
+    if b"file_id" not in raw and (b"\\" not in raw or b"\\u" not in raw):
         return []
     try:
         asked = reading.load_exact(raw)
