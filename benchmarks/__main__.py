@@ -23,9 +23,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--alone", choices=("metering", "logging", "feedback"), help="of sinks: run only one")
     parser.add_argument("--provider", choices=("openai", "anthropic"), default="openai", help="of end_to_end")
+    parser.add_argument("--batches", type=int, help="of many: how many instead of 2,000")
     arguments = parser.parse_args()
     rounds = 1 if arguments.small else arguments.rounds
-    options = Options(arguments.small, rounds, arguments.alone, arguments.provider)
+    options = Options(arguments.small, rounds, arguments.alone, arguments.provider, arguments.batches)
     for name in arguments.names or NAMES:
         module = importlib.import_module(f"benchmarks.{name}")
         show(asyncio.run(module.run(options)))

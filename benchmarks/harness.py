@@ -20,6 +20,8 @@ class Options:
     """The one sink that `sinks` and `redeliver` run, instead of all."""
     provider: str = "openai"
     """Who answers in `end_to_end`."""
+    batches: int | None = None
+    """How many batches `many` creates; None: as many as its figure is about."""
 
 
 @dataclass

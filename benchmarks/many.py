@@ -33,8 +33,9 @@ _SELDOM = 0.5
 
 async def run(options: Options) -> Outcome:
     batches, orgs = (40, 4) if options.small else (2_000, 50)
+    batches = options.batches or batches
     outcome = Outcome("many", "batches/s created", details={"batches": batches, "orgs": orgs})
-    rows = []
+    rows, spent = [], []
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "in.jsonl"
         write_chat_file(path, 25, 1_200)
@@ -42,11 +43,21 @@ async def run(options: Options) -> Outcome:
             async with running_system() as system:
                 keys = await _organisations(system, orgs)
                 files = [await _upload(system, key, path) for key in keys]
-                created, seconds, balanced = await _round(system, keys, files, batches)
+                async with system.watched() as usage:
+                    created, seconds, balanced = await _round(system, keys, files, batches)
+                spent.append({name: each.cpu * 1000 / batches for name, each in usage.items()})
                 outcome.values.append(created)
                 outcome.limits.append(await asyncio.to_thread(_insert_rate, system.credentials, batches))
                 rows.append((number, round(created), round(seconds, 1), balanced))
     outcome.details["balanced_in_s"] = [row[2] for row in rows]
+    names = sorted({name for each in spent for name in each}, key=lambda name: -spent[-1].get(name, 0.0))
+    outcome.details["cpu_ms_a_batch"] = round(sum(sum(each.values()) for each in spent) / len(spent), 1)
+    outcome.tables.append(
+        (
+            ("CPU ms a batch", *names),
+            [(n, *(round(s.get(x, 0.0), 1) for x in names)) for n, s in enumerate(spent, 1)],
+        )
+    )
     outcome.tables.append((("round", "created/s", "all balanced in s", "balanced"), rows))
     return outcome
 
