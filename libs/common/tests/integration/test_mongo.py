@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
 
 from floopy_common.chassis.lease import LiveLease, claim_stage, held, new_lease, release_stage, renewing
 from floopy_common.chassis.mongo import (
@@ -20,6 +21,7 @@ from floopy_common.chassis.mongo import (
     open_mongo,
 )
 from floopy_common.chassis.outbox import OutboxRelay, entry
+from floopy_common.collections import COLLECTIONS
 from floopy_common.domain.batch import BatchStatus
 from floopy_common.domain.errors import IllegalTransition, LeaseLost
 from floopy_common.settings import MongoSettings
@@ -52,6 +54,21 @@ async def test_indexes_are_created_twice_without_complaint(mongo: Mongo) -> None
 
     meta = await mongo.collection("meta").find_one({"_id": "schema"})
     assert meta == {"_id": "schema", "version": 1}
+
+
+async def test_an_index_that_was_declared_differently_is_made_anew(
+    mongo_uri: str, mongo_database: str
+) -> None:
+    with MongoClient[dict[str, Any]](mongo_uri) as client:
+        requests = client[mongo_database].requests
+        index = next(index for index in COLLECTIONS["requests"].indexes if "session_id" in index.name)
+        requests.create_index(list(index.keys), name=index.name)
+
+        async with open_mongo(MongoSettings(uri=mongo_uri, database=mongo_database), "test") as opened:
+            await ensure_indexes(opened)
+
+        found = requests.index_information()[index.name]
+        assert found["partialFilterExpression"] == index.options["partialFilterExpression"]
 
 
 async def test_insert_missing_tells_what_was_there_already(mongo: Mongo) -> None:

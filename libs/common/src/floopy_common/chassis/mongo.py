@@ -8,7 +8,7 @@ from typing import Any, cast
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import ReturnDocument, WriteConcern
-from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from floopy_common.collections import COLLECTIONS, SCHEMA_VERSION, CollectionSpec
@@ -21,6 +21,8 @@ Update = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Sort = Sequence[tuple[str, int]]
 
 _DUPLICATE_KEY = 11000
+_OTHER_INDEX = frozenset({85, 86})
+"""IndexOptionsConflict, IndexKeySpecsConflict: an index of this name is there with other keys or options."""
 
 DatabaseError = PyMongoError
 """What any call here may raise when the database cannot answer."""
@@ -151,7 +153,14 @@ class Collection:
         """Create what `collections.py` declares; there already means nothing to do."""
         for index in self._spec.indexes:
             options = {key: value for key, value in index.options.items()}  # noqa: C416 - a copy the driver may change
-            await self._raw.create_index(list(index.keys), name=index.name, **options)
+            try:
+                await self._raw.create_index(list(index.keys), name=index.name, **options)
+            except OperationFailure as error:
+                if error.code not in _OTHER_INDEX:
+                    raise
+                # an earlier release declared it differently: a server keeps what it has until it is dropped
+                await self._raw.drop_index(index.name)
+                await self._raw.create_index(list(index.keys), name=index.name, **options)
 
 
 class Mongo:
