@@ -48,15 +48,14 @@ class Translator:
         """One outcome for each, in order. Raises BlobMissing or BlobCorrupt for a file that is gone."""
         outcomes: list[Translated | Refused] = []
         for number, (_, body) in enumerate(bodies, start=1):
-            outcomes.append(translate(body, await self._context_of(body)))
+            wanted = file_ids_of(body)
+            context = await self._with_files(wanted) if wanted else self._context
+            outcomes.append(translate(body, context))
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
         return outcomes
 
-    async def _context_of(self, body: Raw) -> Context:
-        wanted = file_ids_of(body)
-        if not wanted:
-            return self._context
+    async def _with_files(self, wanted: Sequence[str]) -> Context:
         return with_files(self._context, await self._files.load(self._pinned.files, wanted))
 
     async def lines(self, nonce: str, bodies: Bodies) -> list[bytes]:

@@ -104,10 +104,15 @@ class Sampling:
     top_p: float | None = None
 
 
+_NEITHER = Sampling()
+
+
 def sampling(
     temperature: float | None, top_p: float | None, *, free: bool, thought: Thought, judge: Judge
 ) -> Sampling:
     """`free`: the model takes other values than 1. Both at once are not taken; a 1 asks for nothing."""
+    if temperature is None and top_p is None:
+        return _NEITHER
     for name, value, most in (("temperature", temperature, 2.0), ("top_p", top_p, 1.0)):
         if value is not None and not 0 <= value <= most:
             why = f"expected a value between 0 and {most:g}, but got {value:g} instead."
