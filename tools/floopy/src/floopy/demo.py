@@ -1,4 +1,4 @@
-"""A real batch through the whole system: start it, run the example, show what came of it, stop it."""
+"""A real batch at each provider through the whole system: start it, run the example, compare, stop it."""
 
 import asyncio
 import json
@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ from rich.table import Table
 from floopy_common.chassis.mongo import Document, Mongo, open_mongo
 from floopy_common.settings import MongoSettings
 
+MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-4-5"}
+"""Where the example is sent, and the model its lines name there."""
+NUMBERS = ("total", "answered", "logged", "metered", "scored")
+
 _READY_SECONDS = 90.0
 _BALANCE_SECONDS = 60.0
 _PAUSE = 0.1
@@ -26,7 +31,7 @@ _NANO = 1_000_000_000
 
 
 class DemoFailedError(Exception):
-    """What kept the demo from ending with a balanced batch."""
+    """What kept the demo from ending with balanced batches."""
 
 
 @dataclass(frozen=True)
@@ -36,29 +41,44 @@ class Example:
     examples: Path
     data_dir: Path
 
-    @property
-    def requests(self) -> Path:
-        return self.data_dir / "requests.jsonl"
+    def requests(self, provider: str) -> Path:
+        return self.data_dir / f"requests-{provider}.jsonl"
+
+    def output(self, provider: str) -> Path:
+        return self.data_dir / f"output-{provider}.jsonl"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One provider's batch as its GET shows it, what its lines cost and how they scored, and its answers."""
+
+    provider: str
+    batch: dict[str, Any]
+    accounts: Document
+    output: Path
 
     @property
-    def output(self) -> Path:
-        return self.data_dir / "output.jsonl"
+    def lines(self) -> dict[str, int]:
+        lines: dict[str, int] = self.batch["floopy"]["lines"]
+        return lines
 
 
-def run_demo(example: Example, broker: str, console: Console) -> str:
-    """Run it; the id of the balanced batch. Raises DemoFailedError."""
+def run_demo(example: Example, broker: str, console: Console) -> list[Ran]:
+    """Run it at every provider at once; the balanced batches. Raises DemoFailedError."""
     example.data_dir.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with _system(example.data_dir, broker) as credentials:
         console.print(f"The system is ready after {time.monotonic() - started:.1f} s.")
-        _run(example, "make_requests.py", str(example.requests))
-        environment = {"OPENAI_BASE_URL": credentials["base_url"], "OPENAI_API_KEY": credentials["api_key"]}
-        said = _run(example, "first_batch.py", str(example.requests), str(example.output), **environment)
-        batch_id = said.split()[1]
-        batch = _balanced(credentials, batch_id)
-        report(console, batch, _accounts(credentials, batch_id), example.output)
+        with ThreadPoolExecutor(len(MODELS)) as pool:
+            batches = list(pool.map(lambda provider: _send(example, credentials, provider), MODELS))
+        accounts = asyncio.run(_accounts(credentials, [batch["id"] for batch in batches]))
+        ran = [
+            Ran(provider, batch, accounts[batch["id"]], example.output(provider))
+            for provider, batch in zip(MODELS, batches, strict=True)
+        ]
+        report(console, ran)
         console.print(f"\nFrom nothing to balanced in {time.monotonic() - started:.1f} s.")
-    return batch_id
+    return ran
 
 
 @contextmanager
@@ -82,19 +102,29 @@ def _script(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
-def _run(example: Example, script: str, *arguments: str, **environment: str) -> str:
+def _send(example: Example, credentials: dict[str, Any], provider: str) -> dict[str, Any]:
+    """The example's batch at one provider, once every line of it is accounted for."""
+    requests, output = str(example.requests(provider)), str(example.output(provider))
+    _run(provider, example.examples / "make_requests.py", requests, "--model", MODELS[provider])
+    environment = {"OPENAI_BASE_URL": credentials["base_url"], "OPENAI_API_KEY": credentials["api_key"]}
+    program = example.examples / "first_batch.py"
+    said = _run(provider, program, requests, output, "--provider", provider, **environment)
+    return _balanced(credentials, said.split()[1])
+
+
+def _run(provider: str, script: Path, *arguments: str, **environment: str) -> str:
     """Run one of the example programs as a user would; its output goes on to the reader and is returned."""
-    command = [sys.executable, str(example.examples / script), *arguments]
+    command = [sys.executable, str(script), *arguments]
     lines: list[str] = []
     with subprocess.Popen(
         command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
     ) as process:
         for line in process.stdout or ():
             lines.append(line)
-            sys.stdout.write(f"  {line}")
+            sys.stdout.write(f"  {provider:<10}{line}")
             sys.stdout.flush()
     if process.returncode:
-        raise DemoFailedError(f"{script} ended with {process.returncode}")
+        raise DemoFailedError(f"{script.name} ended with {process.returncode}")
     return "".join(lines)
 
 
@@ -121,15 +151,14 @@ def _until(
         time.sleep(_PAUSE)
 
 
-def _accounts(credentials: dict[str, Any], batch_id: str) -> Document:
-    """{cost_nano_usd, unpriced, quality, scored} from the sinks' own rows."""
-
-    async def read() -> Document:
-        settings = MongoSettings(uri=credentials["mongo_uri"], database=credentials["mongo_database"])
-        async with open_mongo(settings, "floopy-demo") as mongo:
-            return {**await _cost(mongo, batch_id), **await _quality(mongo, batch_id)}
-
-    return asyncio.run(read())
+async def _accounts(credentials: dict[str, Any], batch_ids: Sequence[str]) -> dict[str, Document]:
+    """By batch: {cost_nano_usd, unpriced, quality, scored} from the sinks' own rows."""
+    settings = MongoSettings(uri=credentials["mongo_uri"], database=credentials["mongo_database"])
+    async with open_mongo(settings, "floopy-demo") as mongo:
+        return {
+            batch_id: {**await _cost(mongo, batch_id), **await _quality(mongo, batch_id)}
+            for batch_id in batch_ids
+        }
 
 
 async def _cost(mongo: Mongo, batch_id: str) -> Document:
@@ -159,22 +188,47 @@ async def _quality(mongo: Mongo, batch_id: str) -> Document:
     return {key: rows[0][key] for key in ("quality", "scored")} if rows else {}
 
 
-def report(console: Console, batch: dict[str, Any], accounts: Document, output: Path) -> None:
-    """The short report a reader takes away."""
-    counts, usage, lines = batch["request_counts"], batch["usage"] or {}, batch["floopy"]["lines"]
-    table = Table(title=f"{batch['id']}: {batch['status']}", show_header=False, title_justify="left")
-    table.add_row("lines", f"{counts['completed']} completed, {counts['failed']} failed")
-    table.add_row("tokens", f"{usage.get('input_tokens', 0)} in, {usage.get('output_tokens', 0)} out")
-    unpriced = f", {accounts['unpriced']} lines without a price" if accounts.get("unpriced") else ""
-    table.add_row("cost", f"${accounts.get('cost_nano_usd', 0) / _NANO:.6f} at the batch price{unpriced}")
-    quality = (
-        f"{accounts['quality']:.2f} on average over {accounts['scored']}"
-        if accounts.get("scored")
-        else "none"
-    )
-    table.add_row("scores", quality)
-    table.add_row("output", str(output))
-    numbers = ("total", "answered", "logged", "metered", "scored")
-    table.add_row("accounted for", ", ".join(f"{name} {lines[name]}" for name in numbers))
-    table.add_row("balanced", "yes" if batch["floopy"]["balanced"] else "no")
+def report(console: Console, ran: Sequence[Ran]) -> None:
+    """The short comparison a reader takes away."""
+    table = Table("", *(one.provider for one in ran), title="One file, two providers", title_justify="left")
+    for name, cell in _ROWS:
+        table.add_row(name, *(cell(one) for one in ran))
     console.print(table)
+
+
+def _counts(ran: Ran) -> str:
+    counts = ran.batch["request_counts"]
+    return f"{counts['completed']} completed, {counts['failed']} failed"
+
+
+def _tokens(ran: Ran) -> str:
+    usage = ran.batch["usage"] or {}
+    return f"{usage.get('input_tokens', 0)} in, {usage.get('output_tokens', 0)} out"
+
+
+def _dollars(ran: Ran) -> str:
+    unpriced = ran.accounts.get("unpriced")
+    without = f", {unpriced} lines without a price" if unpriced else ""
+    return f"${ran.accounts.get('cost_nano_usd', 0) / _NANO:.6f}{without}"
+
+
+def _scores(ran: Ran) -> str:
+    scored = ran.accounts.get("scored")
+    return f"{ran.accounts['quality']:.2f} over {scored} answers" if scored else "none"
+
+
+def _number(name: str) -> tuple[str, Callable[[Ran], str]]:
+    return name, lambda ran: str(ran.lines[name])
+
+
+_ROWS: tuple[tuple[str, Callable[[Ran], str]], ...] = (
+    ("model", lambda ran: MODELS[ran.provider]),
+    ("status", lambda ran: str(ran.batch["status"])),
+    ("lines", _counts),
+    ("tokens", _tokens),
+    ("cost, batch price", _dollars),
+    ("mean score", _scores),
+    *(_number(name) for name in NUMBERS),
+    ("balanced", lambda ran: "yes" if ran.batch["floopy"]["balanced"] else "no"),
+    ("answers", lambda ran: ran.output.name),
+)

@@ -1,4 +1,4 @@
-"""`floopy demo`: a real batch through the whole system, from nothing to balanced."""
+"""`floopy demo`: a real batch at each provider through the whole system, from nothing to balanced."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,9 +17,9 @@ def demo(
     data_dir: Annotated[Path, typer.Option(help="Where the system keeps its data.")] = Path(".floopy/demo"),
     broker: Annotated[BrokerChoice, typer.Option(help="As for floopy up.")] = BrokerChoice.AUTO,
 ) -> None:
-    """Start everything with the simulator and run the README's program over 200 real requests.
+    """Start everything with the simulator; run the README's program over 200 real requests at each provider.
 
-    Exit code 0: the batch is balanced; 1: anything else.
+    Exit code 0: both batches are balanced; 1: anything else.
     """
     from floopy.demo import DemoFailedError, Example, run_demo
 
