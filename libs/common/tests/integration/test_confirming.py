@@ -353,6 +353,23 @@ async def test_a_row_parked_by_another_process_is_found_when_its_line_is_inserte
     assert [(r["lines"], r["parked"]) for r in await rows_of(mongo, "receipts")] == [(20, 0)]
 
 
+async def test_a_line_parked_by_another_process_is_put_right_where_the_segment_was_left_unfinished(
+    mongo: Mongo, parking: Parking, confirming: Confirming, refuse: Refuse
+) -> None:
+    lines = make_segment("batch_1", 20)
+    other = Confirming(mongo, Sink.LOGGING, "requests", park=parking, hit=lambda _: None)
+    await confirming.take(records(lines[:5]), row)
+    await refuse("mine-7")
+    await other.take(records(lines), row)
+    assert [r["parked"] for r in await rows_of(mongo, "receipts")] == [1]
+    await refuse("")
+
+    await confirming.take(records(lines[6:7]), row)
+
+    assert await rows_of(mongo) == [row(line) for line in lines]
+    assert [r["parked"] for r in await rows_of(mongo, "receipts")] == [0]
+
+
 async def test_a_batch_closed_between_two_of_its_segments_takes_no_rows_of_the_second(
     mongo: Mongo, confirming: Confirming
 ) -> None:

@@ -143,6 +143,14 @@ class _Arrivals:
         else:
             self._reached.pop(_key(run), None)
 
+    def has_come_to(self, run: SegmentRun) -> bool:
+        """Whether the fresh segment is where the run leaves it."""
+        return self._reached.get(_key(run)) == run.last_line
+
+    def forget(self, line: LineCompleted) -> None:
+        """The line's row was there before the line: its segment has not been fresh."""
+        self._reached.pop((line.batch_id, line.segment.no), None)
+
     def to_be_seen(self, batch_ids: Collection[str]) -> list[str]:
         """The batches that have not been seen open lately, in order."""
         since = time.monotonic() - _OPEN_FOR
@@ -226,7 +234,10 @@ class Confirming:
         stored, refused = await self._insert(fresh)
         parked = {row["_id"] for one, row in rows if one.parked}
         if len(stored) + len(refused) < len(fresh):
-            parked |= await self._parked([record for record, row in fresh if row["_id"] not in stored])
+            there = [record for record, row in fresh if row["_id"] not in stored]
+            for record in there:
+                self._arrivals.forget(record.line)
+            parked |= await self._parked(there)
         for one, row in rows:
             if row["_id"] in parked and (reason := await self._replace(row)) is not None:
                 refused.append((one.record, reason))
@@ -313,7 +324,7 @@ class Confirming:
         return None
 
     async def _confirm(self, run: SegmentRun) -> None:
-        if run.fresh and not run.is_complete:
+        if run.fresh and not run.is_complete and self._arrivals.has_come_to(run):
             return
         if await self._rows.count(run.whole) < run.segment.lines:
             return
