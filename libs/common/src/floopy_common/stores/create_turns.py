@@ -7,7 +7,11 @@ from floopy_common.chassis.mongo import Collection, Document, Mongo, assign, due
 from floopy_common.domain.ids import new_lease_token
 from floopy_common.domain.shard import AttemptPhase
 
-_UNCLEAR = [AttemptPhase.CREATING.value, AttemptPhase.UNKNOWN.value]
+_MAY_HAVE_LEFT_ONE: tuple[Document, ...] = (
+    {"attempts.phase": {"$in": [AttemptPhase.CREATING.value, AttemptPhase.UNKNOWN.value]}},
+    {"sweep.next_at": {"$exists": True}},
+)
+"""Unclear, or given up, perhaps long before the settle window because its batch ended; each has its index."""
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -59,13 +63,12 @@ class CreateTurnStore:
     async def _is_unclear(self, shard: Document, quiet_for: float) -> bool:
         """Looked at only with the turn in hand: whoever had it before has left word in its shard."""
         since = {"$subtract": ["$$NOW", int(quiet_for * 1000)]}
-        unclear = await self._shards.find_one(
-            {
-                "account_id": shard["account_id"],
-                "_id": {"$ne": shard["_id"]},
-                "attempts.phase": {"$in": _UNCLEAR},
-                "$expr": {"$gt": [{"$max": "$attempts.creating_at"}, since]},
-            },
-            {"_id": 1},
-        )
-        return unclear is not None
+        lately: Document = {
+            "account_id": shard["account_id"],
+            "_id": {"$ne": shard["_id"]},
+            "$expr": {"$gt": [{"$max": "$attempts.creating_at"}, since]},
+        }
+        for unclear in _MAY_HAVE_LEFT_ONE:
+            if await self._shards.find_one({**lately, **unclear}, {"_id": 1}) is not None:
+                return True
+        return False

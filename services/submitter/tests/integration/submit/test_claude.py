@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from floopy_common.providers.api import Access
 from floopy_common.providers.http import open_connections
 from floopy_common.providers.port import AttemptInput, CreateRequest
 from floopy_common.stores.create_turns import CreateTurnStore
+from floopy_common.stores.orphans import SweepStore
 
 CREATE = "messages.batches.create"
 LIST = "messages.batches.list"
@@ -214,6 +216,19 @@ async def test_a_turn_is_nobody_elses_and_none_is_given_while_a_create_is_unclea
     await shards.update_one({"_id": "a"}, [{"$set": {"attempts.creating_at": "$$NOW"}}])
     assert await turns.take(theirs, 60, 10) is None
     assert await turns.take(theirs, 60, 0) is not None
+
+
+async def test_no_turn_is_given_while_an_attempt_that_was_just_given_up_could_be_taken_for_it(
+    world, mongo
+) -> None:
+    turns, shards = CreateTurnStore(mongo), mongo.collection("shards")
+    await shards.insert_new({"_id": "a", "account_id": "acct", "state": "settled"})
+    attempt = {"id": "att", "phase": "unknown", "creating_at": datetime.now(UTC)}
+    await shards.update_one({"_id": "a"}, {"$set": {"attempts": [attempt]}})
+    assert await SweepStore(mongo).give_up_ended()
+
+    assert await turns.take({"_id": "b", "account_id": "acct"}, 60, 10) is None
+    assert await turns.take({"_id": "b", "account_id": "acct"}, 60, 0) is not None
 
 
 @pytest.mark.edge(6)
