@@ -245,6 +245,18 @@ async def test_pinning_needs_a_live_blob_and_repeats(mongo: Mongo, store: BlobSt
     assert not await store.pin("blob_unknown", "batch_3")
 
 
+async def test_pinning_many_is_told_whole_only_when_every_one_is_live(mongo: Mongo, store: BlobStore) -> None:
+    blobs = [(await store.put("input", b"x")).id for _ in range(3)]
+
+    assert await store.pin_all(blobs, "batch_1")
+    assert await store.pin_all([*blobs, blobs[0]], "batch_1")
+    assert await mongo.collection("blobs").count({"pins": ["batch_1"]}) == 3
+
+    assert not await store.pin_all([*blobs, "blob_unknown"], "batch_2")
+    await mongo.collection("blobs").update_one({"_id": blobs[1]}, {"$set": {"state": "condemned"}})
+    assert not await store.pin_all(blobs, "batch_2")
+
+
 DATA = random.Random(3).randbytes(10 * SMALL + 17)
 CUTS = st.tuples(st.integers(0, len(DATA)), st.integers(0, len(DATA))).map(sorted)
 

@@ -41,6 +41,10 @@ class UnsupportedEncoding(Refusal):
     """A body in an encoding we do not undo."""
 
 
+class UnsupportedMediaType(Refusal):
+    """A body that says it is something else than what is taken."""
+
+
 class RangeUnsatisfiable(Refusal):
     """A range behind the end of a file of `size` bytes."""
 

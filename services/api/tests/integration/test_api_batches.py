@@ -11,6 +11,8 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from floopy_api.core.files import Stored, Wish, file_document
+from floopy_api.handlers.keys import BLOBS
 from floopy_common.chassis.mongo import Collection
 from floopy_common.stores.batches import BatchStore
 from floopy_common.stores.caps import CapStore, month_of
@@ -81,6 +83,42 @@ async def test_an_input_whose_bytes_are_about_to_go_is_unknown(service: Any, cli
     batch = await create(client, input_file_id=file.id)
 
     assert (await service.batch(batch.id))["input"] is None
+
+
+async def test_an_input_of_many_parts_is_pinned_by_one_call_whole_or_not_at_all(
+    service: Any, alice: Any, client: AsyncOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [await service.app[BLOBS].put("input", LINE) for _ in range(5)]
+    wish = Wish("in.jsonl", "batch", None)
+    file = file_document(
+        alice.org_id, wish, [Stored(p.id, p.length, p.sha256) for p in parts], datetime.now(UTC)
+    )
+    blobs = service.mongo.collection("blobs")
+    await service.mongo.collection("files").insert_new(file)
+    calls: list[str] = []
+    for name in ("update_one", "update_many"):
+        _noting(monkeypatch, name, calls)
+
+    batch = await create(client, input_file_id=file["_id"])
+
+    assert calls == ["update_many"]
+    assert await blobs.count({"pins": batch.id}) == 5
+    await blobs.update_one({"_id": parts[2].id}, {"$set": {"state": "condemned"}})
+    refused = await create(client, input_file_id=file["_id"])
+    assert (await service.batch(refused.id))["input"] is None
+    assert await blobs.count({"pins": refused.id}) == 0
+
+
+def _noting(monkeypatch: pytest.MonkeyPatch, name: str, calls: list[str]) -> None:
+    """Note each call of a collection's method on blobs."""
+    original = getattr(Collection, name)
+
+    async def noted(found: Collection, *args: Any, **options: Any) -> Any:
+        if found.name == "blobs":
+            calls.append(name)
+        return await original(found, *args, **options)
+
+    monkeypatch.setattr(Collection, name, noted)
 
 
 async def test_the_event_waits_in_the_batch_and_its_relay_is_woken(service: Any, client: AsyncOpenAI) -> None:
@@ -168,9 +206,10 @@ async def test_a_body_over_a_mebibyte_is_too_large(http: aiohttp.ClientSession) 
         for _ in range(20):
             yield b" " * 65_536
 
-    async with http.post("/v1/batches", data=io.BytesIO(b" " * 1_048_577)) as announced:
+    json_type = {"Content-Type": "application/json"}
+    async with http.post("/v1/batches", data=io.BytesIO(b" " * 1_048_577), headers=json_type) as announced:
         assert announced.status == 413
-    async with http.post("/v1/batches", data=endless()) as counted:
+    async with http.post("/v1/batches", data=endless(), headers=json_type) as counted:
         assert counted.status == 413
         assert (await counted.json())["error"]["type"] == "invalid_request_error"
 

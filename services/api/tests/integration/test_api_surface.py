@@ -61,17 +61,46 @@ async def test_a_malformed_head_is_answered_in_the_envelope(service: Any, sent: 
     assert b"kkkk" not in body
 
 
+@pytest.mark.surface("5 the envelope on malformed heads: an expectation nobody has")
+@pytest.mark.parametrize("path", ["/v1/batches", "/v1/nowhere", "/healthz"])
+async def test_an_unknown_expectation_is_answered_in_the_envelope(service: Any, path: str) -> None:
+    sent = f"GET {path} HTTP/1.1\r\nHost: x\r\nExpect: miracles\r\nConnection: close\r\n\r\n"
+
+    status, headers, body = await raw(service.url, sent.encode())
+
+    assert (status, headers["content-type"]) == (417, "application/json")
+    error = json.loads(body)["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert (error["type"], error["code"]) == ("invalid_request_error", None)
+    assert headers["x-request-id"].startswith("req_")
+    assert "miracles" not in error["message"]
+
+
+async def test_a_client_that_waits_to_be_asked_for_its_json_is_asked(service: Any, alice: Any) -> None:
+    body = json.dumps(REQUEST)
+    sent = (
+        f"POST /v1/batches HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.api_key}\r\n"
+        f"Expect: 100-continue\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        f"Connection: close\r\n\r\n{body}"
+    )
+
+    status, _, answer = await raw(service.url, sent.encode())
+
+    assert status == 100
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
 @pytest.mark.surface("5 the envelope: malformed JSON, malformed multipart, 415, 413")
 @pytest.mark.parametrize(
     ("path", "headers", "body", "status"),
     [
         ("/v1/batches", {"Content-Type": "application/json"}, b"{", 400),
         ("/v1/batches", {"Content-Encoding": "gzip"}, b"{}", 415),
-        ("/v1/batches", {}, None, 413),
-        ("/v1/uploads", {}, b"[1,", 400),
+        ("/v1/batches", {"Content-Type": "application/json"}, None, 413),
+        ("/v1/uploads", {"Content-Type": "application/json"}, b"[1,", 400),
         ("/v1/files", {"Content-Type": "multipart/form-data"}, b"x", 400),
         ("/v1/files", {"Content-Type": "multipart/form-data; boundary=a"}, b"--b\r\n", 400),
-        ("/v1/files", {"Content-Type": "application/json"}, b"{}", 400),
+        ("/v1/files", {"Content-Type": "application/json"}, b"{}", 415),
     ],
 )
 async def test_a_malformed_body_is_answered_in_the_envelope(
@@ -81,6 +110,43 @@ async def test_a_malformed_body_is_answered_in_the_envelope(
     async with http.post(path, data=content, headers=headers) as answer:
         assert (answer.status, answer.content_type) == (status, "application/json")
         assert (await answer.json())["error"].keys() == {"message", "type", "param", "code"}
+
+
+@pytest.mark.surface("5 415: another media type, in OpenAI's words")
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("/v1/batches", "application/json"),
+        ("/v1/uploads", "application/json"),
+        ("/v1/uploads/upload_x/complete", "application/json"),
+        ("/v1/files", "multipart/form-data"),
+        ("/v1/uploads/upload_x/parts", "multipart/form-data"),
+    ],
+)
+@pytest.mark.parametrize("sent", ["text/plain", "application/x-www-form-urlencoded", "a\u00e9/b", "nonsense"])
+async def test_another_media_type_is_named_beside_the_one_that_is_taken(
+    http: aiohttp.ClientSession, path: str, wanted: str, sent: str
+) -> None:
+    async with http.post(path, data=b"{}", headers={"Content-Type": sent}) as answer:
+        error = (await answer.json())["error"]
+
+    assert (answer.status, error["type"]) == (415, "invalid_request_error")
+    assert (error["code"], error["param"]) == ("unsupported_content_type", None)
+    assert error["message"].startswith(f"Unsupported content type: '{sent}'.")
+    assert f"only accepts '{wanted}' requests" in error["message"]
+
+
+@pytest.mark.parametrize(
+    "sent", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.api+json", None]
+)
+async def test_json_may_call_itself_in_several_ways_or_not_at_all(
+    http: aiohttp.ClientSession, sent: str | None
+) -> None:
+    headers = {} if sent is None else {"Content-Type": sent}
+    skipped = ["Content-Type"] if sent is None else None
+    body = json.dumps(REQUEST).encode()
+    async with http.post("/v1/batches", data=body, headers=headers, skip_auto_headers=skipped) as answer:
+        assert answer.status == 200
 
 
 def held_back(monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:

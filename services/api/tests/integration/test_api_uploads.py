@@ -424,7 +424,7 @@ async def test_a_part_that_cannot_be_is_refused_and_leaves_nothing(
 async def test_what_is_no_form_is_no_part(client: AsyncOpenAI, http: aiohttp.ClientSession) -> None:
     upload = await create(client)
     async with http.post(f"/v1/uploads/{upload.id}/parts", data=LINE) as answer:
-        assert answer.status == 400
+        assert answer.status == 415
 
 
 @pytest.mark.surface("2: a client that leaves in the middle of a part; 5: nothing stays")

@@ -112,7 +112,6 @@ class BlobWriter:
     def _cut_chunk(self) -> None:
         data = bytes(self._partial)
         self._partial.clear()
-        self._digest.update(data)
         self._pending.append({"_id": chunk_id(self.id, self._count), "data": data, "at": self._clock.now()})
         self._count += 1
         self._stored += len(data)
@@ -120,8 +119,17 @@ class BlobWriter:
     async def _insert_pending(self) -> None:
         while len(self._inserts) >= INSERTS_IN_FLIGHT:
             await self._settle_inserts(asyncio.FIRST_COMPLETED)
-        self._inserts.add(asyncio.create_task(self._chunks.insert_many(self._pending)))
-        self._pending = []
+        pending, self._pending = self._pending, []
+        self._inserts.add(asyncio.create_task(self._chunks.insert_many(pending)))
+        if len(pending) == CHUNKS_PER_INSERT:
+            # beside the event loop, while the insert is on its way: it takes a millisecond or more
+            await asyncio.to_thread(self._digest_of, pending)
+        else:
+            self._digest_of(pending)
+
+    def _digest_of(self, chunks: list[Document]) -> None:
+        for chunk in chunks:
+            self._digest.update(chunk["data"])
 
     async def _settle_inserts(self, until: str) -> None:
         if self._inserts:
@@ -210,6 +218,16 @@ class BlobStore:
         """Keep a live blob for a batch; False when there is none. Repeating is harmless."""
         live = {"_id": blob_id, "state": BlobState.LIVE.value}
         return await self._blobs.update_one(live, {"$addToSet": {"pins": batch_id}}) == 1
+
+    async def pin_all(self, blob_ids: Iterable[str], batch_id: str) -> bool:
+        """Keep live blobs for a batch by one call, however many; False when one of them is not there, and the
+        others may be pinned then. Repeating is harmless.
+        """
+        wanted = sorted(set(blob_ids))
+        if len(wanted) == 1:
+            return await self.pin(wanted[0], batch_id)  # drivers repeat an update of one by themselves
+        live = {"_id": {"$in": wanted}, "state": BlobState.LIVE.value}
+        return await self._blobs.update_many(live, {"$addToSet": {"pins": batch_id}}) == len(wanted)
 
     async def unpin(self, batch_id: str) -> int:
         """Let go of every blob a batch kept; how many that were."""

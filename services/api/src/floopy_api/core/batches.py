@@ -1,7 +1,8 @@
 """Batches: create, get, list, cancel, for one organisation at a time."""
 
+import asyncio
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from floopy_api.core.authentication import Caller
 from floopy_api.core.create import (
@@ -22,7 +23,7 @@ from floopy_api.ports import BatchStore, Caps, Document, FileStore, Hit, Now, Pi
 from floopy_common.domain.batch import BatchStatus, Ending
 from floopy_common.domain.errors import Transient
 from floopy_common.domain.ids import new_batch_id
-from floopy_common.domain.plans import plan_named
+from floopy_common.domain.plans import Plan, plan_named
 
 BY = "floopy-api"
 """Who relays the events written here."""
@@ -38,6 +39,17 @@ _SENDINGS = 300
 """More equal requests than are let in at the same time: each try one of them gets its batch."""
 _DECISIONS = 8
 """More than the moves a batch's life has, so running out of them means something else is wrong."""
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What there was at one moment: who asks, where it runs, and the input's file (None: there is none)."""
+
+    org: Document
+    account: Document
+    plan: Plan
+    file: Document | None
+    at: datetime
 
 
 @dataclass(frozen=True)
@@ -77,10 +89,20 @@ class Batches:
         request = read_create(body)
         request_hash = fingerprint(body, options.headers)
         sending = self._sending(caller, request_hash, options)
-        earlier, marks = await self._earlier(caller, sending, options)
+        # side by side, as neither needs the other; what an earlier sending made or forbids counts first
+        found, facts = await asyncio.gather(
+            self._earlier(caller, sending, options),
+            self._look_up(caller, request, options),
+            return_exceptions=True,
+        )
+        if isinstance(found, BaseException):
+            raise found
+        earlier, marks = found
         if earlier is not None:
             return earlier
-        batch = batch_document(await self._begin(caller, request, options, request_hash))
+        if isinstance(facts, BaseException):
+            raise facts
+        batch = batch_document(await self._begin(caller, request, options, request_hash, facts))
         self._hit("api.create.after_pin")
         for _ in range(_SENDINGS):
             if await self._announce({**batch, **marks}):
@@ -174,14 +196,26 @@ class Batches:
             )
         return found
 
-    async def _begin(
-        self, caller: Caller, request: CreateBatch, options: CreateOptions, request_hash: str
-    ) -> Beginning:
+    async def _look_up(self, caller: Caller, request: CreateBatch, options: CreateOptions) -> _Facts:
+        """What a new batch depends on; refuses what cannot run. Changes nothing."""
         org, account = await self._customers.choose(caller.org_id, options.headers.get(PROVIDER_HEADER))
         check_supported(account["provider"], request.endpoint)
         plan = plan_named(org["plan"])
         now = self._now()
-        await self._check_cap(caller.org_id, plan.monthly_line_cap, f"{now:%Y%m}")
+        _, file = await asyncio.gather(
+            self._check_cap(caller.org_id, plan.monthly_line_cap, f"{now:%Y%m}"),
+            self._ports.files.get_owned(caller.org_id, request.input_file_id),
+        )
+        return _Facts(org, account, plan, file, now)
+
+    async def _begin(
+        self,
+        caller: Caller,
+        request: CreateBatch,
+        options: CreateOptions,
+        request_hash: str,
+        facts: _Facts,
+    ) -> Beginning:
         batch_id = new_batch_id()
         return Beginning(
             batch_id=batch_id,
@@ -189,11 +223,11 @@ class Batches:
             request=request,
             options=options,
             request_hash=request_hash,
-            org=org,
-            plan=plan,
-            account=account,
-            input=await self._pinned_input(caller, request.input_file_id, batch_id),
-            created_at=now,
+            org=facts.org,
+            plan=facts.plan,
+            account=facts.account,
+            input=await self._pinned_input(facts.file, batch_id),
+            created_at=facts.at,
             window=self._window,
         )
 
@@ -205,15 +239,13 @@ class Batches:
                 code="insufficient_quota",
             )
 
-    async def _pinned_input(self, caller: Caller, file_id: str, batch_id: str) -> Document | None:
+    async def _pinned_input(self, file: Document | None, batch_id: str) -> Document | None:
         """The file as it is now, its bytes kept for the batch; None for a file there is not."""
-        file = await self._ports.files.get_owned(caller.org_id, file_id)
         if file is None:
             return None
-        for blob in dict.fromkeys(part["blob"] for part in file["ranges"]):
-            if not await self._ports.pins.pin(blob, batch_id):
-                await self._ports.pins.unpin(batch_id)
-                return None
+        if not await self._ports.pins.pin_all((part["blob"] for part in file["ranges"]), batch_id):
+            await self._ports.pins.unpin(batch_id)
+            return None
         return {
             "ranges": file["ranges"],
             "bytes": file["bytes"],

@@ -21,6 +21,7 @@ from floopy_api.errors import (
     TooSlow,
     Unauthenticated,
     UnsupportedEncoding,
+    UnsupportedMediaType,
 )
 from floopy_api.handlers.keys import AUTHENTICATOR, CALLER, LIMITS, PASSAGE, TRAFFIC, Passage
 from floopy_api.handlers.responses import error_response, refusal_response
@@ -58,6 +59,7 @@ ANSWERS: dict[type[Refusal], Answer] = {
     Conflict: Answer(409, headers=_FINAL),
     TooLarge: Answer(413, headers={"Connection": "close"}),
     UnsupportedEncoding: Answer(415),
+    UnsupportedMediaType: Answer(415),
     RangeUnsatisfiable: Answer(416),
     TooMany: Answer(429, RATE_LIMITED),
     QuotaExceeded: Answer(429, INSUFFICIENT_QUOTA, _FINAL),
@@ -205,6 +207,6 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
 
 def _refuse_encoding(request: web.Request) -> None:
     """A compressed body may be any size once it is undone, so none is taken."""
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding != "identity":
+    encodings = ", ".join(request.headers.getall("Content-Encoding", ["identity"]))
+    if any(encoding.strip().lower() != "identity" for encoding in encodings.split(",")):
         raise UnsupportedEncoding("Request bodies must be sent without Content-Encoding.")

@@ -9,8 +9,8 @@ from aiohttp import hdrs, web
 from aiohttp.web import RequestPayloadError
 
 from floopy_api.core.create import CreateOptions
-from floopy_api.core.rules import too_long, whole_number, within, wrong_value
-from floopy_api.errors import BadRequest, TooLarge, TooSlow
+from floopy_api.core.rules import shortened, too_long, whole_number, within, wrong_value
+from floopy_api.errors import BadRequest, TooLarge, TooSlow, UnsupportedMediaType
 from floopy_api.handlers.keys import PASSAGE
 from floopy_api.handlers.middleware import route_of
 from floopy_api.metrics import RECEIVED_BYTES
@@ -20,6 +20,7 @@ from floopy_common.chassis.redaction import redact
 MAX_JSON = 1024 * 1024
 """Bytes of any body that is no upload."""
 
+JSON = "application/json"
 _JSON_TIMEOUT = 30.0
 _OWN_PREFIX = "floopy-"
 _KEPT = frozenset({"user-agent", "x-request-id", "x-client-request-id"})
@@ -32,6 +33,9 @@ _MOST_RETRIES = 1_000
 
 async def read_json(request: web.Request) -> object:
     """The decoded body; BadRequest unless it is JSON."""
+    sent = media_type(request)
+    if sent is not None and sent != JSON and not sent.endswith("+json"):
+        raise unsupported(request, JSON)
     if (request.content_length or 0) > MAX_JSON:
         raise TooLarge(f"The request body is larger than {MAX_JSON} bytes.")
     try:
@@ -46,6 +50,21 @@ async def read_json(request: web.Request) -> object:
         return msgspec.json.decode(body)
     except (ValueError, RecursionError):
         raise _not_json() from None
+
+
+def media_type(request: web.Request) -> str | None:
+    """What the body says it is, without parameters; None when it does not say."""
+    sent = request.headers.get(hdrs.CONTENT_TYPE)
+    return None if sent is None else sent.partition(";")[0].strip().lower()
+
+
+def unsupported(request: web.Request, wanted: str) -> UnsupportedMediaType:
+    sent = shortened(readable(request.headers.get(hdrs.CONTENT_TYPE, "")))
+    message = (
+        f"Unsupported content type: '{sent}'. This API method only accepts '{wanted}' requests, but you "
+        f"specified the header 'Content-Type: {sent}'. Please try again with a supported content type."
+    )
+    return UnsupportedMediaType(message, code="unsupported_content_type")
 
 
 def _not_json() -> BadRequest:

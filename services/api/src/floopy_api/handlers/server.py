@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -15,6 +16,9 @@ from floopy_common.openai.errors import INVALID_REQUEST, SERVER_ERROR
 _log = logging.getLogger(__name__)
 _SORRY = "The server had an error while processing your request. Sorry about that!"
 _MALFORMED = "The request is not well-formed HTTP/1.1, or its head is too large."
+_UNEXPECTED = "The request expects what this server does not do: Expect may only be '100-continue'."
+
+_Handler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class _Protocol(RequestHandler):
@@ -41,10 +45,30 @@ class _Protocol(RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is on its way already")
         kind = SERVER_ERROR if status >= 500 else INVALID_REQUEST
-        answer = error_response(status, kind, _SORRY if status >= 500 else _MALFORMED)
-        answer.headers.update({**HEADERS, "x-request-id": request_id})
-        answer.force_close()
-        return answer
+        return _last_answer(status, kind, _SORRY if status >= 500 else _MALFORMED, request_id)
+
+
+def _last_answer(status: int, kind: str, message: str, request_id: str) -> web.Response:
+    """An error of a request that no middleware saw; its connection ends with it."""
+    answer = error_response(status, kind, message)
+    answer.headers.update({**HEADERS, "x-request-id": request_id})
+    answer.force_close()
+    return answer
+
+
+def _expecting(handler: _Handler) -> _Handler:
+    """The application, whose look at `Expect` comes before every middleware."""
+
+    async def handle(request: BaseRequest) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPExpectationFailed as error:
+            request_id = new_request_id()
+            fields = {"event": "request_malformed", "request_id": request_id, "status": error.status}
+            _log.info("malformed request", extra={**fields, "error": type(error).__name__})
+            return _last_answer(error.status, INVALID_REQUEST, _UNEXPECTED, request_id)
+
+    return handle
 
 
 class _Server(web.Server):
@@ -62,7 +86,7 @@ class Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         return _Server(
-            made.request_handler,
+            _expecting(made.request_handler),
             request_factory=made.request_factory,
             loop=asyncio.get_running_loop(),
             **made._kwargs,  # noqa: SLF001 - aiohttp has no public way to choose the protocol
