@@ -55,7 +55,7 @@ async def _rows(mongo: Mongo, batch_id: str, first: int, *qualities: float | Non
             "provider": "openai",
             "model": "gpt-4o",
             "status": "not_applicable" if quality is None else "scored",
-            "scorer_version": "heuristics-1",
+            "scorer_version": "heuristics-2",
             "quality": quality,
             "completed_at": NOW,
             **fields,

@@ -27,7 +27,7 @@ ROW: dict[str, Any] = {
     "line_no": 7,
     "custom_id": "mine-7",
     "status": "scored",
-    "scorer_version": "heuristics-1",
+    "scorer_version": "heuristics-2",
     "quality": 0.75,
     "checks": {"finish": {"ok": False, "detail": "length"}},
     "provider": "openai",
@@ -41,7 +41,7 @@ def test_the_event_follows_from_the_row_alone() -> None:
 
     assert value == scored_event(dict(ROW))
     event = LineScoredEvent.model_validate_json(value)
-    assert event.id == "batch_1:000000007:scored:heuristics-1"
+    assert event.id == "batch_1:000000007:scored:heuristics-2"
     assert (event.subject, event.time) == (ROW["_id"], MOMENT)
 
 
@@ -72,7 +72,7 @@ def test_a_standing_is_keyed_by_organisation_provider_and_model(model: str) -> N
         provider="openai",
         model=model,
         version=3,
-        scorer_version="heuristics-1",
+        scorer_version="heuristics-2",
         quality=0.5,
         lines=10,
         segments=1,

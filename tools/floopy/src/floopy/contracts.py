@@ -213,7 +213,7 @@ def _row() -> dict[str, Any]:
         "line_no": 2,
         "custom_id": "größe \u2028 2",
         "status": "scored",
-        "scorer_version": "heuristics-1",
+        "scorer_version": "heuristics-2",
         "quality": 0.75,
         "checks": {
             "finish": {"ok": False, "detail": "length"},
@@ -257,7 +257,7 @@ def _standing() -> bytes:
         provider="openai",
         model="gpt-4o-mini",
         version=2,
-        scorer_version="heuristics-1",
+        scorer_version="heuristics-2",
         quality=0.9375,
         lines=4_000,
         segments=2,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-SCORER_VERSION: Final = "heuristics-1"
+SCORER_VERSION: Final = "heuristics-2"
 """Changes with every change that could give the same line another score; part of the scored event's id."""
 
 
