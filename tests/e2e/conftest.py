@@ -4,7 +4,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from floopy_e2e.providers import PROVIDERS, Provider
 from floopy_e2e.stack import Stack, running_stack
+
+
+@pytest.fixture(params=PROVIDERS, ids=str)
+def provider(request: pytest.FixtureRequest) -> Provider:
+    """Each provider in turn: what is promised is promised of every one."""
+    chosen: Provider = request.param
+    return chosen
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

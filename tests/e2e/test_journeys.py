@@ -6,43 +6,30 @@ from typing import Any
 import openai
 import pytest
 from floopy_e2e.lines import chat_file, chat_line, custom_ids
+from floopy_e2e.providers import ANTHROPIC, OPENAI, Provider
 from floopy_e2e.stack import Stack
 from floopy_e2e.waiting import eventually
-from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletion
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def _create(client: AsyncOpenAI, content: bytes, **options: Any) -> str:
-    uploaded = await client.files.create(file=("in.jsonl", content), purpose="batch")
-    batch = await client.batches.create(
-        input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h", **options
-    )
-    assert batch.status == "validating"
-    return batch.id
-
-
-async def _content(client: AsyncOpenAI, file_id: str | None) -> bytes:
-    if file_id is None:
-        return b""
-    return (await client.files.content(file_id)).content
-
-
-async def _run(stack: Stack, content: bytes, **options: Any) -> tuple[dict[str, Any], bytes, bytes]:
-    """Send a file through; (balanced batch, output file, error file)."""
-    async with stack.client() as client:
-        batch = await stack.balanced(await _create(client, content, **options))
-        output = await _content(client, batch["output_file_id"])
-        errors = await _content(client, batch["error_file_id"])
+async def _run(
+    stack: Stack, provider: Provider, content: bytes, **options: Any
+) -> tuple[dict[str, Any], bytes, bytes]:
+    """Send a file through, recount it, ask the provider; (balanced batch, output file, error file)."""
+    batch = await stack.balanced(await stack.create(provider, content, **options))
+    output, errors = await stack.files(batch)
+    assert (await stack.verified(batch["id"])).lines == len(custom_ids(content))
+    await stack.witnessed(batch["id"], provider)
     return batch, output, errors
 
 
 @pytest.mark.surface("9.11")
-async def test_every_line_of_a_good_file_is_answered_in_input_order(stack: Stack) -> None:
-    content = chat_file(200, tag="good")
+async def test_every_line_of_a_good_file_is_answered_in_input_order(stack: Stack, provider: Provider) -> None:
+    content = chat_file(200, tag="good", provider=provider)
 
-    batch, output, _ = await _run(stack, content, metadata={"price": "$5 off", "root": "$$ROOT"})
+    batch, output, _ = await _run(stack, provider, content, metadata={"price": "$5 off", "root": "$$ROOT"})
 
     assert batch["status"] == "completed"
     assert batch["request_counts"] == {"total": 200, "completed": 200, "failed": 0}
@@ -53,12 +40,12 @@ async def test_every_line_of_a_good_file_is_answered_in_input_order(stack: Stack
         ChatCompletion.model_validate(json.loads(line)["response"]["body"])
     expected = dict.fromkeys(("total", "answered", "logged", "metered", "scored"), 200) | {"parked": 0}
     assert batch["floopy"]["lines"] == expected
-    assert (await stack.verified(batch["id"]))["lines"] == 200
+    assert [sent["lines"] for sent in await stack.witnessed(batch["id"], provider)] == [200]
 
 
 @pytest.mark.surface("9.12")
-async def test_usage_is_the_sum_over_the_output(stack: Stack) -> None:
-    batch, output, _ = await _run(stack, chat_file(30, tag="usage"))
+async def test_usage_is_the_sum_over_the_output(stack: Stack, provider: Provider) -> None:
+    batch, output, _ = await _run(stack, provider, chat_file(30, tag="usage", provider=provider))
 
     usages = [json.loads(line)["response"]["body"]["usage"] for line in output.splitlines()]
     assert batch["usage"]["input_tokens"] == sum(u["prompt_tokens"] for u in usages)
@@ -67,8 +54,12 @@ async def test_usage_is_the_sum_over_the_output(stack: Stack) -> None:
 
 
 @pytest.mark.surface("9.8")
-async def test_a_batch_in_which_every_line_fails_completes_with_an_error_file_only(stack: Stack) -> None:
-    batch, _, errors = await _run(stack, chat_file(20, lambda _: "status=400", tag="bad"))
+async def test_a_batch_in_which_every_line_fails_completes_with_an_error_file_only(
+    stack: Stack, provider: Provider
+) -> None:
+    batch, _, errors = await _run(
+        stack, provider, chat_file(20, lambda _: "status=400", tag="bad", provider=provider)
+    )
 
     assert batch["status"] == "completed"
     assert batch["output_file_id"] is None
@@ -77,46 +68,82 @@ async def test_a_batch_in_which_every_line_fails_completes_with_an_error_file_on
     assert line["error"] is None
     assert line["response"]["status_code"] == 400
     assert "error" in line["response"]["body"]
-    await stack.verified(batch["id"])
 
 
 @pytest.mark.surface("4.3; 9.11")
-async def test_mixed_lines_end_in_exactly_one_file(stack: Stack) -> None:
-    content = chat_file(60, lambda n: "status=400" if n % 3 == 0 else None, tag="mixed")
+async def test_mixed_lines_end_in_exactly_one_file(stack: Stack, provider: Provider) -> None:
+    content = chat_file(60, lambda n: "status=400" if n % 3 == 0 else None, tag="mixed", provider=provider)
 
-    batch, output, errors = await _run(stack, content)
+    batch, output, errors = await _run(stack, provider, content)
 
     ids = custom_ids(content)
     assert custom_ids(output) == [name for n, name in enumerate(ids, 1) if n % 3]
     assert custom_ids(errors) == [name for n, name in enumerate(ids, 1) if n % 3 == 0]
     assert batch["request_counts"] == {"total": 60, "completed": 40, "failed": 20}
-    await stack.verified(batch["id"])
 
 
-async def test_lines_that_fail_in_passing_are_tried_again(stack: Stack) -> None:
-    content = chat_file(40, lambda n: "status=500 times=1" if n % 4 == 0 else None, tag="retry")
+async def test_lines_that_fail_in_passing_are_tried_again(stack: Stack, provider: Provider) -> None:
+    content = chat_file(
+        40, lambda n: "status=500 times=1" if n % 4 == 0 else None, tag="retry", provider=provider
+    )
 
-    batch, output, _ = await _run(stack, content)
+    batch, output, _ = await _run(stack, provider, content)
 
     assert batch["request_counts"] == {"total": 40, "completed": 40, "failed": 0}
     assert custom_ids(output) == custom_ids(content)
 
 
-async def test_provider_oddities_lose_and_double_nothing(stack: Stack) -> None:
+async def test_provider_oddities_lose_and_double_nothing(stack: Stack, provider: Provider) -> None:
     oddities = {3: "missing", 5: "duplicate", 7: "unknown", 9: "garbled", 11: "both", 13: "duplicate=other"}
-    content = chat_file(30, oddities.get, tag="odd")
+    content = chat_file(30, oddities.get, tag="odd", provider=provider)
 
-    batch, output, errors = await _run(stack, content)
+    _, output, errors = await _run(stack, provider, content)
 
     seen = custom_ids(output) + custom_ids(errors)
     assert sorted(seen) == sorted(custom_ids(content))
-    await stack.verified(batch["id"])
 
 
-async def test_an_invalid_file_fails_with_every_fault_and_its_line(stack: Stack) -> None:
+def _with_refused(content: bytes, every: int) -> bytes:
+    """Every so many lines ask for what no provider but OpenAI has."""
+    lines = [json.loads(line) for line in content.splitlines()]
+    for line in lines[every - 1 :: every]:
+        line["body"]["logprobs"] = True
+    return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+
+
+async def test_lines_that_cannot_be_translated_end_in_the_error_file_unsent(stack: Stack) -> None:
+    content = _with_refused(chat_file(30, tag="refused", provider=ANTHROPIC), every=5)
+
+    batch, output, errors = await _run(stack, ANTHROPIC, content)
+
+    ids = custom_ids(content)
+    assert custom_ids(output) == [name for n, name in enumerate(ids, 1) if n % 5]
+    assert custom_ids(errors) == [name for n, name in enumerate(ids, 1) if n % 5 == 0]
+    assert batch["request_counts"] == {"total": 30, "completed": 24, "failed": 6}
+    line = json.loads(errors.splitlines()[0])
+    assert line["response"]["status_code"] == 400
+    assert line["response"]["body"]["error"]["param"] == "logprobs"
+    assert line["response"]["body"]["error"]["code"] == "unsupported_parameter"
+    assert [sent["lines"] for sent in await stack.witnessed(batch["id"], ANTHROPIC)] == [24]
+
+
+async def test_a_batch_of_which_nothing_can_be_translated_is_never_sent(stack: Stack) -> None:
+    content = _with_refused(chat_file(5, tag="all refused", provider=ANTHROPIC), every=1)
+    before = await stack.simulator.calls(ANTHROPIC.creates)
+
+    batch, _, errors = await _run(stack, ANTHROPIC, content)
+
+    assert batch["status"] == "completed"
+    assert batch["output_file_id"] is None
+    assert custom_ids(errors) == custom_ids(content)
+    assert batch["request_counts"] == {"total": 5, "completed": 0, "failed": 5}
+    assert await stack.witnessed(batch["id"], ANTHROPIC) == []
+    assert await stack.simulator.calls(ANTHROPIC.creates) == before
+
+
+async def test_an_invalid_file_fails_with_every_fault_and_its_line(stack: Stack, provider: Provider) -> None:
     content = chat_line("a", "one") + b"{broken\n" + chat_line("a", "again")
-    async with stack.client() as client:
-        batch = await stack.balanced(await _create(client, content))
+    batch = await stack.balanced(await stack.create(provider, content))
 
     assert batch["status"] == "failed"
     found = [(e["line"], e["code"]) for e in batch["errors"]["data"]]
@@ -136,9 +163,9 @@ async def test_an_unknown_input_file_fails_the_batch_not_the_call(stack: Stack) 
     assert batch["errors"]["data"][0]["code"] == "invalid_request"
 
 
-async def test_cancel_before_the_provider_has_anything(stack: Stack) -> None:
+async def test_cancel_before_the_provider_has_anything(stack: Stack, provider: Provider) -> None:
+    batch_id = await stack.create(provider, chat_file(50, tag="early", provider=provider))
     async with stack.client() as client:
-        batch_id = await _create(client, chat_file(50, tag="early"))
         await client.batches.cancel(batch_id)
     batch = await stack.balanced(batch_id)
 
@@ -146,31 +173,31 @@ async def test_cancel_before_the_provider_has_anything(stack: Stack) -> None:
     await stack.verified(batch_id)
 
 
-async def test_cancel_keeps_what_was_finished(stack: Stack) -> None:
-    content = chat_file(100, tag="late")
+async def test_cancel_keeps_what_was_finished(stack: Stack, provider: Provider) -> None:
+    content = chat_file(100, tag="late", provider=provider)
     await stack.simulator.configure(auto=False)
     try:
+        batch_id = await stack.create(provider, content)
+        upstream = await eventually(lambda: _newest_upstream(stack, provider), what="a provider batch")
+        await stack.simulator.advance(upstream, "in_progress", completed=40)
         async with stack.client() as client:
-            batch_id = await _create(client, content)
-            upstream = await eventually(lambda: _newest_upstream(stack), what="a provider batch")
-            await stack.simulator.advance(upstream, "in_progress", completed=40)
             await client.batches.cancel(batch_id)
-            batch = await stack.balanced(batch_id)
-            output = await _content(client, batch["output_file_id"])
-            errors = await _content(client, batch["error_file_id"])
+        batch = await stack.balanced(batch_id)
     finally:
         await stack.simulator.configure(auto=True)
+    output, errors = await stack.files(batch)
 
     assert batch["status"] == "cancelled"
     assert len(custom_ids(output)) == 40
     assert {json.loads(line)["error"]["code"] for line in errors.splitlines()} == {"batch_cancelled"}
     assert sorted(custom_ids(output) + custom_ids(errors)) == sorted(custom_ids(content))
     await stack.verified(batch_id)
+    await stack.witnessed(batch_id, provider)
 
 
-async def _newest_upstream(stack: Stack) -> str | None:
+async def _newest_upstream(stack: Stack, provider: Provider) -> str | None:
     """The one that nobody has advanced yet."""
-    waiting = [b["id"] for b in await stack.simulator.batches() if b["status"] == "validating"]
+    waiting = provider.untouched(await stack.simulator.batches())
     return waiting[-1] if waiting else None
 
 
@@ -178,7 +205,7 @@ async def _newest_upstream(stack: Stack) -> str | None:
 async def test_another_organisation_sees_nothing_at_all(stack: Stack) -> None:
     async with stack.client() as client:
         uploaded = await client.files.create(file=("in.jsonl", chat_file(2, tag="own")), purpose="batch")
-        batch_id = await _create(client, chat_file(2, tag="own"))
+    batch_id = await stack.create(OPENAI, chat_file(2, tag="own"))
     _, org = await stack.floopy("orgs", "create", "other", "--plan", "pro")
     _, key = await stack.floopy("keys", "create", "--org", org["id"])
     async with stack.client(key["api_key"]) as other:

@@ -2,27 +2,31 @@
 
 import json
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import pytest
 from floopy_e2e.lines import chat_file, custom_ids
+from floopy_e2e.providers import PROVIDERS, Provider
 from floopy_e2e.stack import Stack
 from floopy_e2e.waiting import eventually
 
 
-async def _start_batch(stack: Stack, content: bytes) -> str:
-    async with stack.client() as client:
-        uploaded = await client.files.create(file=("in.jsonl", content), purpose="batch")
-        batch = await client.batches.create(
-            input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h"
-        )
+async def _start_batches(stack: Stack, contents: Mapping[Provider, bytes]) -> dict[Provider, str]:
+    """A batch at each provider, each submitted as one shard."""
+    batch_ids = {provider: await stack.create(provider, content) for provider, content in contents.items()}
 
     async def submitted() -> bool:
-        return (await stack.batch(batch.id))["floopy"]["shards"].get("submitted", 0) == 1
+        batches = [await stack.batch(batch_id) for batch_id in batch_ids.values()]
+        return all(batch["floopy"]["shards"].get("submitted", 0) == 1 for batch in batches)
 
-    await eventually(submitted, what="a submitted shard")
-    return batch.id
+    await eventually(submitted, what="submitted shards")
+    return batch_ids
+
+
+async def _advance_all(stack: Stack, to: str, completed: int | None = None) -> None:
+    for upstream in await stack.simulator.batches():
+        await stack.simulator.advance(upstream["id"], to, completed)
 
 
 def _gone(pid: int) -> bool:
@@ -35,16 +39,16 @@ def _gone(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("end", [Stack.stop, Stack.kill_all], ids=["SIGTERM", "SIGKILL"])
-async def test_a_batch_goes_on_after_a_restart(
+async def test_batches_at_every_provider_go_on_after_a_restart(
     tmp_path: Path, end: Callable[[Stack], Awaitable[object]]
 ) -> None:
     stack = Stack(tmp_path, {}, ("--broker", "embedded"))
-    content = chat_file(300, tag="restart")
+    contents = {provider: chat_file(300, tag="restart", provider=provider) for provider in PROVIDERS}
     try:
         await stack.start()
         before = dict(stack.credentials)
         await stack.simulator.configure(auto=False)
-        batch_id = await _start_batch(stack, content)
+        batch_ids = await _start_batches(stack, contents)
         pids = stack.processes().values()
 
         await end(stack)
@@ -55,13 +59,12 @@ async def test_a_batch_goes_on_after_a_restart(
         await eventually(nothing_left, what="no process left behind")
         await stack.start()
         assert stack.credentials["api_key"] == before["api_key"]
-        upstream = (await stack.simulator.batches())[0]["id"]
-        await stack.simulator.advance(upstream, "completed")
-        batch = await stack.balanced(batch_id)
-        async with stack.client() as client:
-            output = (await client.files.content(batch["output_file_id"])).content
-        assert custom_ids(output) == custom_ids(content)
-        await stack.verified(batch_id)
+        await _advance_all(stack, "completed")
+        for provider, batch_id in batch_ids.items():
+            output, _ = await stack.files(await stack.balanced(batch_id))
+            assert custom_ids(output) == custom_ids(contents[provider])
+            await stack.verified(batch_id)
+            assert [sent["lines"] for sent in await stack.witnessed(batch_id, provider)] == [300]
     finally:
         await stack.stop()
 
@@ -73,22 +76,22 @@ async def test_an_unfinished_batch_expires_and_keeps_what_was_answered(tmp_path:
         {"FLOOPY_BATCH__COMPLETION_WINDOW": "6", "FLOOPY_BATCH__EXPIRY_GRACE": "5"},
         ("--broker", "embedded"),
     )
-    content = chat_file(50, tag="expiry")
+    contents = {provider: chat_file(50, tag="expiry", provider=provider) for provider in PROVIDERS}
     try:
         await stack.start()
         await stack.simulator.configure(auto=False)
-        batch_id = await _start_batch(stack, content)
-        await stack.simulator.advance((await stack.simulator.batches())[0]["id"], "in_progress", completed=20)
+        batch_ids = await _start_batches(stack, contents)
+        await _advance_all(stack, "in_progress", completed=20)
 
-        batch = await stack.balanced(batch_id)
+        for provider, batch_id in batch_ids.items():
+            batch = await stack.balanced(batch_id)
 
-        assert batch["status"] == "expired"
-        assert batch["request_counts"] == {"total": 50, "completed": 20, "failed": 30}
-        async with stack.client() as client:
-            output = (await client.files.content(batch["output_file_id"])).content
-            errors = (await client.files.content(batch["error_file_id"])).content
-        assert sorted(custom_ids(output) + custom_ids(errors)) == sorted(custom_ids(content))
-        assert {json.loads(line)["error"]["code"] for line in errors.splitlines()} == {"batch_expired"}
-        await stack.verified(batch_id)
+            assert batch["status"] == "expired"
+            assert batch["request_counts"] == {"total": 50, "completed": 20, "failed": 30}
+            output, errors = await stack.files(batch)
+            assert sorted(custom_ids(output) + custom_ids(errors)) == sorted(custom_ids(contents[provider]))
+            assert {json.loads(line)["error"]["code"] for line in errors.splitlines()} == {"batch_expired"}
+            await stack.verified(batch_id)
+            await stack.witnessed(batch_id, provider)
     finally:
         await stack.stop()

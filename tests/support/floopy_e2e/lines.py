@@ -4,27 +4,34 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-MODEL = "gpt-4o-mini"
+from floopy_e2e.providers import OPENAI, Provider
 
 
 def chat_line(custom_id: str, text: str, **body: Any) -> bytes:
-    request = {"model": MODEL, "messages": [{"role": "user", "content": text}], **body}
+    request = {"model": OPENAI.model, "messages": [{"role": "user", "content": text}], **body}
     line = {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": request}
     return json.dumps(line, ensure_ascii=False).encode() + b"\n"
 
 
-def chat_file(count: int, directive: Callable[[int], str | None] = lambda _: None, tag: str = "") -> bytes:
+def chat_file(
+    count: int,
+    directive: Callable[[int], str | None] = lambda _: None,
+    tag: str = "",
+    provider: Provider = OPENAI,
+) -> bytes:
     """`count` chat lines; `directive(n)` scripts the simulator's answer to line n (from 1)."""
-    return b"".join(_lines(count, directive, tag))
+    return b"".join(_lines(count, directive, tag, provider))
 
 
-def _lines(count: int, directive: Callable[[int], str | None], tag: str) -> Iterable[bytes]:
+def _lines(
+    count: int, directive: Callable[[int], str | None], tag: str, provider: Provider
+) -> Iterable[bytes]:
     for number in range(1, count + 1):
         scripted = directive(number)
-        body = {"metadata": {"sim": scripted}} if scripted else {}
-        yield chat_line(
-            f"line {number} é/{tag}", f"Say something about number {number} {tag}".strip(), **body
-        )
+        text = f"Say something about number {number} {tag}".strip()
+        if scripted:  # in the text, since metadata does not travel to every provider
+            text += f" [sim: {scripted}]"
+        yield chat_line(f"line {number} é/{tag}", text, model=provider.model)
 
 
 def custom_ids(content: bytes) -> list[str]:

@@ -12,8 +12,14 @@ from typing import Any
 
 import aiohttp
 from openai import AsyncOpenAI
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.database import AsyncDatabase
 
 from floopy.simulation import Simulator
+from floopy.verification import Report, Verification
+from floopy_common.chassis.mongo import open_mongo
+from floopy_common.settings import MongoSettings
+from floopy_e2e.providers import Provider
 from floopy_e2e.waiting import eventually
 
 FAST = {
@@ -31,6 +37,7 @@ FAST = {
 }
 """Durations of a test system: the product's own settings, nothing else."""
 
+_SENT = {"$ne": None}
 _BIN = Path(sys.executable).parent
 
 
@@ -117,13 +124,36 @@ class Stack:
     async def _replaced(self, name: str, pid: int) -> bool:
         return self.processes().get(name, pid) != pid
 
-    def client(self, api_key: str | None = None) -> AsyncOpenAI:
-        """The official SDK, as a user has it."""
+    def client(self, api_key: str | None = None, provider: Provider | None = None) -> AsyncOpenAI:
+        """The official SDK, as a user has it; on a provider, by the header that says so."""
         return AsyncOpenAI(
             base_url=self.credentials["base_url"],
             api_key=api_key or self.credentials["api_key"],
+            default_headers={"floopy-provider": provider.name} if provider else {},
             max_retries=5,
         )
+
+    async def create(self, provider: Provider, content: bytes, **options: Any) -> str:
+        """Upload a file and create its batch at a provider; the batch's id."""
+        async with self.client(provider=provider) as client:
+            uploaded = await client.files.create(file=("in.jsonl", content), purpose="batch")
+            batch = await client.batches.create(
+                input_file_id=uploaded.id,
+                endpoint="/v1/chat/completions",
+                completion_window="24h",
+                **options,
+            )
+        assert batch.status == "validating"
+        return batch.id
+
+    async def files(self, batch: Mapping[str, Any]) -> tuple[bytes, bytes]:
+        """What is in a batch's output file and in its error file; empty where there is none."""
+        async with self.client() as client:
+            found = [
+                (await client.files.content(batch[name])).content if batch[name] else b""
+                for name in ("output_file_id", "error_file_id")
+            ]
+        return found[0], found[1]
 
     async def batch(self, batch_id: str) -> dict[str, Any]:
         """The batch as its GET answers, our extension included; asked again while the API restarts."""
@@ -160,11 +190,49 @@ class Stack:
         out, _ = await process.communicate(stdin.encode() if stdin else b"")
         return process.returncode or 0, json.loads(out) if out.strip() else None
 
-    async def verified(self, batch_id: str) -> dict[str, Any]:
-        """The report of `floopy verify`, which must find no difference."""
-        code, report = await self.floopy("verify", batch_id)
-        assert code == 0, report
+    async def recounted(self, batch_id: str) -> Report:
+        """What `floopy verify` reports, without a process of its own."""
+        settings = MongoSettings(
+            uri=self.credentials["mongo_uri"], database=self.credentials["mongo_database"]
+        )
+        async with open_mongo(settings, "floopy-e2e") as mongo:
+            report = await Verification(mongo).run(batch_id)
+        assert report is not None
         return report
+
+    async def verified(self, batch_id: str) -> Report:
+        """That report, which must find no difference."""
+        report = await self.recounted(batch_id)
+        assert report.ok, report
+        return report
+
+    @asynccontextmanager
+    async def database(self) -> AsyncIterator[AsyncDatabase[dict[str, Any]]]:
+        """The system's own database, to damage or to read what no API shows."""
+        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(self.credentials["mongo_uri"])
+        async with client:
+            yield client[self.credentials["mongo_database"]]
+
+    async def witnessed(self, batch_id: str, provider: Provider) -> list[dict[str, Any]]:
+        """The provider's own ledger: one provider batch for each shard that was sent, and none foreign.
+
+        Returns those of this batch.
+        """
+        async with self.database() as database:
+            shards = await database.shards.find({"batch_id": batch_id, "provider_batch_id": _SENT}).to_list()
+            sent = {shard["provider_batch_id"]: shard["lines"] for shard in shards}
+            assert len(sent) == len(shards), f"two shards share a provider batch: {shards}"
+
+            async def all_are_ours() -> list[dict[str, Any]] | None:
+                ledger = provider.batches(await self.simulator.batches())
+                known = await database.shards.distinct("provider_batch_id")
+                return ledger if {batch["id"] for batch in ledger} <= set(known) else None
+
+            # another batch's shard may be between its create and its record
+            ledger = await eventually(all_are_ours, timeout=10, what="a ledger without foreign batches")
+        ours = [batch for batch in ledger if batch["id"] in sent]
+        assert {batch["id"]: batch["lines"] for batch in ours} == sent
+        return ours
 
     @property
     def simulator(self) -> Simulator:
