@@ -8,6 +8,9 @@ def is_stale(batch: Document | None, shard: Document) -> bool:
     """No batch will ever want the shard."""
     if batch is None or BatchStatus(batch["status"]).is_terminal:
         return True
+    if batch["status"] == BatchStatus.FINALIZING.value:
+        # its other shards had all ended: this one is from a worker that was paused before it stored it
+        return True
     return batch["plan"] is not None and batch["plan"]["plan_id"] != shard["plan_id"]
 
 
