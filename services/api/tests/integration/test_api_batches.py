@@ -232,6 +232,7 @@ async def test_the_provider_follows_from_the_header(service: Any) -> None:
     assert (await service.batch(batches[2].id))["provider"] == "anthropic"
 
 
+@pytest.mark.surface("3.1 endpoint: Anthropic takes chat only")
 async def test_an_endpoint_the_chosen_provider_lacks_is_refused(service: Any) -> None:
     member = await service.join("claude", "anthropic")
     async with service.client(member) as client:
@@ -263,6 +264,19 @@ async def test_a_used_up_plan_is_told_at_once(service: Any) -> None:
     assert refused.value.response.headers["x-should-retry"] == "false"
 
 
+async def test_a_repeat_gets_its_batch_whatever_would_refuse_a_new_one_by_now(service: Any) -> None:
+    member = await service.join("small", "openai", plan="free")
+    caps, key = CapStore(service.mongo), {"Idempotency-Key": "key-1"}
+    async with service.client(member) as client:
+        first = await create(client, extra_headers=key)
+        await caps.reserve(member.org_id, "batch_big", 100_000, 100_000, month_of(datetime.now(UTC)))
+
+        assert (await create(client, extra_headers=key)).id == first.id
+        with pytest.raises(openai.ConflictError):
+            await create(client, metadata={"other": "body"}, extra_headers=key)
+
+
+@pytest.mark.surface("5.2 Idempotency-Key; 9.17")
 async def test_the_same_key_and_body_give_the_same_batch(service: Any, client: AsyncOpenAI) -> None:
     key = {"Idempotency-Key": "key-1"}
 
@@ -275,6 +289,7 @@ async def test_the_same_key_and_body_give_the_same_batch(service: Any, client: A
     assert await service.count("batches") == 2
 
 
+@pytest.mark.surface("5.2 x-should-retry")
 async def test_the_same_key_with_another_body_is_a_conflict_not_to_be_repeated(
     client: AsyncOpenAI,
 ) -> None:
@@ -415,6 +430,7 @@ async def test_batches_of_one_moment_are_paged_too(service: Any, client: AsyncOp
     assert set(listed) == made
 
 
+@pytest.mark.surface("3.2 list: five fields")
 async def test_a_page_has_all_five_fields(http: aiohttp.ClientSession) -> None:
     async with http.get("/v1/batches") as answer:
         assert await answer.json() == {

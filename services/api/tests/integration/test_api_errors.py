@@ -51,7 +51,7 @@ async def test_another_method_is_told_what_is_allowed(
 
 
 @pytest.mark.parametrize("path", ["/v1/batches", "/v1/batches/batch_x", "/v1/nowhere", "/healthz"])
-@pytest.mark.surface("5.1")
+@pytest.mark.surface("5.1 x-request-id, openai-version, openai-processing-ms, openai-organization")
 async def test_every_answer_has_the_headers(alice: Any, http: aiohttp.ClientSession, path: str) -> None:
     async with http.get(path, headers={"x-request-id": "mine"}) as answer:
         headers = answer.headers

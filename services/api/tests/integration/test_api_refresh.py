@@ -79,6 +79,7 @@ async def looking(service: Any, completed: int) -> AsyncIterator[list[str]]:
         await asyncio.gather(task, return_exceptions=True)
 
 
+@pytest.mark.surface("3.2 retrieve refreshes; 3.3 request_counts move while shards finish")
 async def test_a_get_shows_what_the_provider_says_now(service: Any, client: AsyncOpenAI) -> None:
     batch_id = await planned(service, client, shards=3)
 

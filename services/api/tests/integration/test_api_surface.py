@@ -137,7 +137,7 @@ async def test_another_media_type_is_named_beside_the_one_that_is_taken(
 
 
 @pytest.mark.parametrize(
-    "sent", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.api+json", None]
+    "sent", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.api+json", "", None]
 )
 async def test_json_may_call_itself_in_several_ways_or_not_at_all(
     http: aiohttp.ClientSession, sent: str | None

@@ -43,10 +43,12 @@ def wire(**changes: Any) -> dict[str, Any]:
     return decoded
 
 
+@pytest.mark.surface("3.3 every field, always")
 def test_a_new_batch_has_every_key_of_openai_and_ours() -> None:
     assert set(wire()) >= set(Batch.model_fields) | {"floopy"}
 
 
+@pytest.mark.surface("3.3 errors, usage and timestamps are null; expires_at")
 def test_a_new_batch_is_what_the_sdk_reads() -> None:
     batch = Batch.model_validate(wire())
 
@@ -91,6 +93,7 @@ def test_the_context_says_who_asked_and_how() -> None:
         ("cancelled", {"total": 10, "completed": 8, "failed": 2}),
     ],
 )
+@pytest.mark.surface("3.3 request_counts")
 def test_counts_come_from_the_providers_until_the_end(status: str, expected: dict[str, int]) -> None:
     summary = {"shards": {"submitted": 1}, "queue": None, "counts": {"completed": 4, "failed": 1}}
     counts = {"total": 10, "completed": 8, "failed": 2}
@@ -98,12 +101,14 @@ def test_counts_come_from_the_providers_until_the_end(status: str, expected: dic
     assert wire(status=status, counts=counts, summary=summary)["request_counts"] == expected
 
 
+@pytest.mark.surface("3.3 errors")
 def test_faults_of_the_input_are_listed() -> None:
     fault = {"code": "invalid_json_line", "line": 2, "message": "No.", "param": None}
 
     assert wire(status="failed", errors=[fault])["errors"] == {"object": "list", "data": [fault]}
 
 
+@pytest.mark.surface("3.3 usage")
 def test_usage_has_the_names_of_the_responses_api() -> None:
     usage = {
         "input_tokens": 10,

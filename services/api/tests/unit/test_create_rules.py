@@ -75,7 +75,7 @@ def test_unknown_fields_have_no_influence() -> None:
         ),
     ],
 )
-@pytest.mark.surface("3.1; 5 bad completion_window; 5 metadata")
+@pytest.mark.surface("3.1 metadata and output_expires_after: the rules; 5 bad completion_window; 5 metadata")
 def test_every_broken_rule_is_named(changes: dict[str, Any], param: str, code: str) -> None:
     refusal = refused(changes)
 

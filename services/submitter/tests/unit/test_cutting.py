@@ -73,6 +73,7 @@ def test_every_line_is_in_exactly_one_segment(
 
 @settings(deadline=None)
 @given(line_lists(), segment_limits, shard_limits)
+@pytest.mark.surface("8 a batch above the limits of a provider is split")
 def test_every_line_is_in_exactly_one_shard(
     lines: list[Line], segment: SegmentLimits, shard: ShardLimits
 ) -> None:

@@ -100,6 +100,7 @@ def raw_body(body: bytes) -> bytes:
         b"\x0b{}",
     ],
 )
+@pytest.mark.surface("4.1 NaN, Infinity, deep nesting; 4.4 invalid_json_line")
 def test_a_line_that_is_no_json_object_is_invalid_json_line(line: bytes) -> None:
     fault = the_fault(line)
 
@@ -132,6 +133,7 @@ def test_a_field_of_another_type_is_invalid_request(name: str, value: Any) -> No
 
 
 @pytest.mark.parametrize("custom_id", ["", "x" * 513])
+@pytest.mark.surface("4.1 custom_id: 1 to 512 characters")
 def test_a_custom_id_has_1_to_512_characters(custom_id: str) -> None:
     fault = the_fault(request(custom_id))
 
@@ -139,6 +141,7 @@ def test_a_custom_id_has_1_to_512_characters(custom_id: str) -> None:
 
 
 @pytest.mark.parametrize("custom_id", ["x", "x" * 512, "\U0001f600" * 512, " ", "\x00", "a\nb", "{}", "$x"])
+@pytest.mark.surface("4.1 custom_id: any text")
 def test_a_custom_id_may_be_any_text(custom_id: str) -> None:
     assert all_taken(request(custom_id))
 
@@ -233,6 +236,7 @@ def test_not_streaming_is_fine() -> None:
     assert all_taken(with_body(stream=None))
 
 
+@pytest.mark.surface("4.4 mismatched_model")
 def test_a_second_model_is_mismatched_model() -> None:
     other = request("b", body={"model": "gpt-4o", "messages": MESSAGES})
 
@@ -255,6 +259,7 @@ def test_a_file_without_requests_is_empty_file(content: bytes) -> None:
     assert (fault.code, fault.line, fault.param) == ("empty_file", None, None)
 
 
+@pytest.mark.surface("4.4 up to 100 errors")
 def test_faults_are_ordered_by_line_and_end_at_a_hundred() -> None:
     scan = scanned(*[b"{" for _ in range(250)])
 
@@ -268,6 +273,7 @@ def test_no_index_is_written_after_a_fault() -> None:
     assert rows == b""
 
 
+@pytest.mark.surface("4.1 blank lines")
 def test_blank_lines_count_and_are_skipped() -> None:
     content = b"\n \r\n" + encoded(request("a")) + b"\n\n\t\n" + encoded(request("b")) + b"\n{"
 
@@ -304,6 +310,7 @@ def test_only_a_newline_byte_ends_a_line(separator: str) -> None:
     assert all_taken(line)
 
 
+@pytest.mark.surface("4.1 duplicate keys")
 def test_the_last_of_equal_keys_counts() -> None:
     good = encoded(request()).removesuffix(b"}")
 
@@ -311,6 +318,7 @@ def test_the_last_of_equal_keys_counts() -> None:
     assert scanned(b'{"method":5,"body":7,"custom_id":null,' + encoded(request())[1:]).faults == []
 
 
+@pytest.mark.surface("8 more than 50,000 lines are accepted")
 def test_fifty_thousand_lines_are_not_the_limit() -> None:
     scan = scanned(*[encoded(request(str(number))) for number in range(50_001)])
 
@@ -318,6 +326,7 @@ def test_fifty_thousand_lines_are_not_the_limit() -> None:
     assert [shard.lines for shard in scan.cut()[1]] == [50_000, 1]
 
 
+@pytest.mark.surface("4.1 a line above 16 MiB, flat memory")
 def test_a_line_above_16_mib_is_refused_without_being_held() -> None:
     scan = InputScan(CHAT, SegmentLimits(5_000, 16 * MIB), ShardLimits(50_000, 200_000_000))
 
@@ -351,6 +360,7 @@ def test_a_line_costs_little_memory_whatever_it_holds() -> None:
     assert held / 20_000 < 200
 
 
+@pytest.mark.surface("4.1 a line of nearly 16 MiB")
 def test_a_line_of_nearly_16_mib_is_taken() -> None:
     line = encoded(request(body={"model": "m", "messages": "x" * (15 * MIB)}))
 
@@ -373,6 +383,7 @@ def test_long_lines_are_not_copied_again_for_every_piece() -> None:
 
 
 @pytest.mark.parametrize("body", [b"1" * 1_000_000, b"1e999999", b"-0", b"1E+400"])
+@pytest.mark.surface("4.1 huge numbers")
 def test_a_huge_number_is_json_and_goes_on_as_it_is(body: bytes) -> None:
     scan, rows = scan_rows(raw_body(body))
 

@@ -54,8 +54,7 @@ async def read_json(request: web.Request) -> object:
 
 def media_type(request: web.Request) -> str | None:
     """What the body says it is, without parameters; None when it does not say."""
-    sent = request.headers.get(hdrs.CONTENT_TYPE)
-    return None if sent is None else sent.partition(";")[0].strip().lower()
+    return request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower() or None
 
 
 def unsupported(request: web.Request, wanted: str) -> UnsupportedMediaType:
