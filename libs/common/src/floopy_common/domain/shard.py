@@ -56,6 +56,10 @@ class AttemptPhase(StrEnum):
     ABANDONED = "abandoned"
 
 
+ADOPTED_UNPROVEN = "adopted_unproven"
+"""Resolution of an attempt whose provider batch was found by its time and size alone."""
+
+
 class WaitReason(StrEnum):
     """Why a shard is held; shown to the user as `floopy.queue.reason`."""
 

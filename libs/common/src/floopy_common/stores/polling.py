@@ -27,7 +27,14 @@ from floopy_common.chassis.mongo import (
     expire_in,
 )
 from floopy_common.domain.errors import LeaseLost
-from floopy_common.domain.shard import URGENT, AttemptPhase, ShardEnd, ShardState, WaitReason
+from floopy_common.domain.shard import (
+    ADOPTED_UNPROVEN,
+    URGENT,
+    AttemptPhase,
+    ShardEnd,
+    ShardState,
+    WaitReason,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -376,13 +383,17 @@ class EndingStore:
         )
 
     async def ask_cancel(self, batch_id: str, plan_id: str) -> int:
-        """Have the provider batches cancelled: the next look at each does it, and is due now."""
+        """Have the provider batches cancelled: the next look at each does it, and is due now.
+
+        One that may be somebody else's is left alone: only its results will say whose it is.
+        """
         return await self._shards.update_many(
             {
                 "batch_id": batch_id,
                 "plan_id": plan_id,
                 "state": ShardState.SUBMITTED.value,
                 "cancel_asked_at": None,
+                "attempts.resolution": {"$ne": ADOPTED_UNPROVEN},
             },
             [assign({"poll.next_at": URGENT}, now=["cancel_asked_at", "poll.due_at"])],
         )

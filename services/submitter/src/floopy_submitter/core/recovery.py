@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from floopy_common.domain.errors import LeaseLost
-from floopy_common.domain.shard import AttemptPhase, ShardState
+from floopy_common.domain.shard import ADOPTED_UNPROVEN, AttemptPhase, ShardState
 from floopy_common.providers.port import AccountMissing, ProviderBatch, ProviderDirectory, ProviderError
 from floopy_submitter.core.orphans import OrphanKeeper
 from floopy_submitter.core.search import Search
@@ -128,7 +128,7 @@ class Recovery:
         if found.ours:
             await self._adopt(hold, _oldest_first(found.ours), "adopted")
         elif len(found.possible) == 1:
-            await self._adopt(hold, found.possible, "adopted_unproven")
+            await self._adopt(hold, found.possible, ADOPTED_UNPROVEN)
         elif not found.possible and self._rule.is_over(shard):
             await self._give_up(hold)
         else:
