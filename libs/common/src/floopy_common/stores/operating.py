@@ -53,8 +53,9 @@ class OperatorStore:
 
         A provider batch of it that turns up later is cancelled, as after any try that was given up.
         """
+        # not `refused`: nobody knows that nothing of it ran, so its batch must not fail as if nothing had
         ended = {
-            "state": ShardState.REFUSED.value,
+            "state": ShardState.SETTLED.value,
             "ended": ShardEnd.REFUSED.value,
             "refused": _GIVEN_UP,
             "waiting": None,
