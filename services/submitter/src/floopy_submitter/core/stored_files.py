@@ -67,6 +67,8 @@ class StoredFiles:
         return content
 
     def _remember(self, file_id: str, content: bytes) -> None:
+        if file_id in self._held:  # another job has read it meanwhile
+            return
         self._held[file_id] = content
         self._size += len(content)
         while self._size > _REMEMBERED and self._held:
