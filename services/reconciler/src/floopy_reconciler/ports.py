@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Protocol
 
 from floopy_common.domain.batch import BatchStatus, Ending
@@ -276,29 +275,35 @@ class SweepReports(Protocol):
     def leaked(self, pins: int) -> None: ...
 
 
+class Received(Protocol):
+    """A download that came through; whoever asked for it drops it in the end."""
+
+    def view(self) -> AbstractContextManager[Archived]:
+        """Its bytes, until it is kept or dropped."""
+        ...
+
+    async def keep(self) -> str:
+        """Archive the bytes verbatim for the batch; the blob's id, by which they are then known."""
+        ...
+
+    async def drop(self) -> None:
+        """Leave nothing behind of what was not kept."""
+        ...
+
+
 class Archives(Protocol):
     """Provider results on this machine's disk, and for good in blobs."""
 
-    async def receive(self, stream: ResultStream) -> Path:
-        """Write a download to scratch space; the caller forgets it again.
+    async def receive(self, stream: ResultStream, batch_id: str) -> Received:
+        """Take a download of a batch's results.
 
         Raises Unavailable when it is not as long as announced, ResultsTooLarge when it never ends.
         """
         ...
 
-    def view(self, path: Path) -> AbstractContextManager[Archived]:
-        """The bytes of a scratch file."""
-        ...
-
-    async def keep(self, path: Path, batch_id: str) -> str:
-        """Archive the file's bytes verbatim for a batch; the blob's id, by which the copy is then known."""
-        ...
-
     async def keep_index(self, packed: bytes, batch_id: str) -> str:
         """Keep a result index for a batch; the blob's id."""
         ...
-
-    def forget(self, path: Path) -> None: ...
 
     def open(self, blob_id: str) -> AbstractAsyncContextManager[Archived]:
         """An archived blob's bytes, fetched to disk when they are not there."""

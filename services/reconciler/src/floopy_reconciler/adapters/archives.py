@@ -7,14 +7,14 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from secrets import token_hex
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from floopy_common.domain.errors import BlobCorrupt, BlobMissing
 from floopy_common.providers.port import ResultStream, Unavailable
-from floopy_common.stores.blobs import Blob, BlobStore
+from floopy_common.stores.blobs import Blob, BlobStore, BlobWriter
 from floopy_reconciler.errors import ResultsTooLarge
 from floopy_reconciler.metrics import DOWNLOAD_SECONDS, DOWNLOADED_BYTES
 from floopy_reconciler.ports import Archived
@@ -49,6 +49,52 @@ class StoredFile:
         return found
 
 
+class _NotKept(Exception):  # noqa: N818 - says what happened
+    """Nobody wants the download, so there is no blob to publish."""
+
+
+class Download:
+    """One download, on disk and at the same time in a blob, which is there from `keep` on."""
+
+    def __init__(self, archives: "ScratchArchives", path: Path, writer: BlobWriter) -> None:
+        self.path = path
+        self.writer = writer
+        self._archives = archives
+        self._publishing = AsyncExitStack()
+
+    @classmethod
+    async def begun(cls, archives: "ScratchArchives", blobs: BlobStore, path: Path, batch_id: str) -> Self:
+        async with AsyncExitStack() as stack:
+            writer = await stack.enter_async_context(blobs.writer("archive", [batch_id]))
+            download = cls(archives, path, writer)
+            download._publishing = stack.pop_all()
+            return download
+
+    def view(self) -> contextlib.AbstractContextManager[Archived]:
+        return viewed(self.path)
+
+    async def keep(self) -> str:
+        """The file is then found under the blob's id."""
+        await self._publishing.aclose()
+        await self._archives.adopt(self.path, self.writer.blob.id)
+        return self.writer.blob.id
+
+    async def drop(self) -> None:
+        """Nothing is left of it, unless it was kept."""
+        try:
+            # without effect once it was published
+            await self._publishing.__aexit__(_NotKept, _NotKept(), None)
+        finally:
+            self.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def viewed(path: Path) -> Iterator[Archived]:
+    """The file's bytes, each read when it is asked for."""
+    with path.open("rb", buffering=0) as file:
+        yield StoredFile(file.fileno())
+
+
 class ScratchArchives:
     """Files named after their blobs; `max_result` and `max_total` in bytes."""
 
@@ -60,22 +106,22 @@ class ScratchArchives:
         self._trusted: set[str] = set()
         directory.mkdir(parents=True, exist_ok=True)
 
-    async def receive(self, stream: ResultStream) -> Path:
-        """Write a download to disk; Unavailable when its length is not as announced, or ResultsTooLarge."""
+    async def receive(self, stream: ResultStream, batch_id: str) -> Download:
+        """Take a download; Unavailable when its length is not as announced, or ResultsTooLarge."""
         started = time.monotonic()
-        path = self._new_part()
+        download = await Download.begun(self, self._blobs, self._new_part(), batch_id)
         try:
-            size = await self._write(path, stream)
+            size = await self._write(download, stream)
         except BaseException:
-            self.forget(path)
+            await download.drop()
             raise
         DOWNLOADED_BYTES.inc(size)
         DOWNLOAD_SECONDS.observe(time.monotonic() - started)
-        return path
+        return download
 
-    async def _write(self, path: Path, stream: ResultStream) -> int:
+    async def _write(self, download: Download, stream: ResultStream) -> int:
         size = 0
-        with await asyncio.to_thread(path.open, "wb") as file:
+        with await asyncio.to_thread(download.path.open, "wb") as file:
             pending: list[bytes] = []
             held = 0
             async for chunk in stream.chunks:
@@ -83,41 +129,29 @@ class ScratchArchives:
                 held += len(chunk)
                 if held >= _PIECE:
                     size, held = size + held, 0
-                    await self._flush(file, pending, size)
+                    await self._flush(file, download.writer, pending, size)
             size += held
-            await self._flush(file, pending, size)
+            await self._flush(file, download.writer, pending, size)
         if stream.content_length is not None and size != stream.content_length:
             raise Unavailable(f"{size} of {stream.content_length} bytes came")
         return size
 
-    async def _flush(self, file: BinaryIO, pending: list[bytes], size: int) -> None:
+    async def _flush(self, file: BinaryIO, writer: BlobWriter, pending: list[bytes], size: int) -> None:
         if size > self._max_result:
             raise ResultsTooLarge(f"more than {self._max_result} bytes")
         await asyncio.to_thread(file.writelines, pending)
+        for chunk in pending:
+            await writer.write(chunk)
         pending.clear()
 
-    @contextmanager
-    def view(self, path: Path) -> Iterator[Archived]:
-        """The file's bytes, each read when it is asked for."""
-        with path.open("rb", buffering=0) as file:
-            yield StoredFile(file.fileno())
-
-    async def keep(self, path: Path, batch_id: str) -> str:
-        """Store the file as a blob; it is then found under the blob's id."""
-        async with self._blobs.writer("archive", [batch_id]) as writer:
-            with await asyncio.to_thread(path.open, "rb") as file:
-                while piece := await asyncio.to_thread(file.read, _PIECE):
-                    await writer.write(piece)
-        self._adopt(path, writer.blob.id)
+    async def adopt(self, path: Path, blob_id: str) -> None:
+        """From now on the file is the copy of that blob."""
+        await asyncio.to_thread(path.replace, self._directory / blob_id)
+        self._trusted.add(blob_id)
         await asyncio.to_thread(self._trim)
-        return writer.blob.id
 
     async def keep_index(self, packed: bytes, batch_id: str) -> str:
         return (await self._blobs.put("results", packed, [batch_id])).id
-
-    def forget(self, path: Path) -> None:
-        """Remove a scratch file; already gone is fine."""
-        path.unlink(missing_ok=True)
 
     @asynccontextmanager
     async def open(self, blob_id: str) -> AsyncIterator[Archived]:
@@ -133,7 +167,7 @@ class ScratchArchives:
             yield archived
 
     def _mapped(self, blob: Blob) -> contextlib.AbstractContextManager[Archived]:
-        return self.view(self._directory / blob.id)
+        return viewed(self._directory / blob.id)
 
     def _has(self, blob: Blob) -> bool:
         """Whether the disk holds this very blob; a file nobody here wrote is read once to make sure."""
@@ -162,17 +196,12 @@ class ScratchArchives:
                         await asyncio.to_thread(file.write, piece)
             if digest.hexdigest() != blob.sha256:
                 raise BlobCorrupt(f"{blob.id} is not what was stored")
-            self._adopt(path, blob.id)
+            await self.adopt(path, blob.id)
         finally:
-            self.forget(path)
-        await asyncio.to_thread(self._trim)
+            path.unlink(missing_ok=True)
 
     def _new_part(self) -> Path:
         return self._directory / f"{token_hex(12)}{_PART}"
-
-    def _adopt(self, path: Path, blob_id: str) -> None:
-        path.replace(self._directory / blob_id)
-        self._trusted.add(blob_id)
 
     def _trim(self) -> None:
         """Remove what was used longest ago until the rest fits; whoever has it open keeps reading it."""

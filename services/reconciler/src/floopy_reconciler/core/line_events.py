@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import msgspec
 
@@ -29,7 +29,7 @@ from floopy_common.events.lines import (
 )
 from floopy_reconciler.core.event_template import template_of
 from floopy_reconciler.core.outcomes import Outcome
-from floopy_reconciler.core.previews import answer_preview, is_unconstrained, question_preview, text_preview
+from floopy_reconciler.core.previews import answer_preview, asked_of, is_unconstrained, text_preview
 from floopy_reconciler.ports import Document
 
 _ROOM = 16 * 1024
@@ -40,7 +40,7 @@ _UNSET = msgspec.UNSET
 _NULL = b"null"
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct, gc=False):
     """Where the JSON of a body is, and the JSON itself."""
 
     blob: str
@@ -102,7 +102,7 @@ def _completed_at(source: Document, manifest: Document) -> datetime:
     return cast("datetime", source["ended_at"] or manifest["written_at"])
 
 
-class Line(NamedTuple):
+class Line(msgspec.Struct, gc=False):
     """One line: `custom_id` is JSON, `asked` the request's body, `asked_at` its offset in the input file."""
 
     number: int
@@ -136,8 +136,9 @@ class LineEvents:
 
     def _filled(self, line: Line) -> bytes | None:
         """The event out of a template; None for a line that has something out of the ordinary."""
-        number, custom_id, _, _, outcome, cost, asked, asked_at, answered = line
-        usage, part = outcome.usage, bisect_right(self._starts, asked_at) - 1
+        number, outcome, cost, asked = line.number, line.outcome, line.cost, line.asked
+        asked_at, answered, usage = line.asked_at, line.answered, outcome.usage
+        part = bisect_right(self._starts, asked_at) - 1
         if (
             outcome.status is not LineStatus.SUCCEEDED
             or answered is None
@@ -147,12 +148,13 @@ class LineEvents:
             or asked_at + len(asked) > self._starts[part + 1]
         ):
             return None
-        return self._template(line, part, answered.blob) % (
+        unconstrained, preview = self._read(asked)
+        return self._template(line, part, unconstrained, answered.blob) % (
             number,
             number,
             number,
             number,
-            custom_id,
+            line.custom_id,
             outcome.status_code,
             _json_of(outcome.finish_reason),
             usage.input_tokens,
@@ -164,14 +166,13 @@ class LineEvents:
             _json_of(cost.flag),
             self._facts.input_ranges[part]["offset"] + asked_at - self._starts[part],
             len(asked),
-            self._asked_preview(asked),
+            preview,
             answered.offset,
             len(answered.body),
             self._answer_preview(answered, outcome),
         )
 
-    def _template(self, line: Line, part: int, response_blob: str) -> bytes:
-        unconstrained = is_unconstrained(line.asked)
+    def _template(self, line: Line, part: int, unconstrained: bool, response_blob: str) -> bytes:
         key = (line.source, line.group, part, unconstrained, response_blob)
         template = self._templates.get(key)
         if template is None:
@@ -229,9 +230,12 @@ class LineEvents:
         bodies = len(asked) + (0 if answered is None else len(answered.body))
         return bodies + _ROOM <= self._facts.max_event_bytes
 
-    def _asked_preview(self, asked: bytes) -> bytes:
-        """JSON, as is an answer's."""
-        return question_preview(asked) or _NULL if self._previews else _NULL
+    def _read(self, asked: bytes) -> tuple[bool, bytes]:
+        """Whether the request is unconstrained, and its preview, which is JSON, as is an answer's."""
+        if not self._previews:
+            return is_unconstrained(asked), _NULL
+        unconstrained, preview = asked_of(asked)
+        return unconstrained, preview or _NULL
 
     def _answer_preview(self, answered: Place, outcome: Outcome) -> bytes:
         if not self._previews:
@@ -242,11 +246,10 @@ class LineEvents:
 
     def _request(self, asked: bytes, asked_at: int, inline: bool) -> Content:
         first, *rest = self._located(asked_at, len(asked))
-        preview = cast("str", msgspec.Raw(self._asked_preview(asked)))
+        unconstrained, said = self._read(asked)
+        preview = cast("str", msgspec.Raw(said))
         body = msgspec.Raw(asked) if inline else _UNSET
-        return Content(
-            first.blob, first.offset, first.length, preview, body, tuple(rest), is_unconstrained(asked)
-        )
+        return Content(first.blob, first.offset, first.length, preview, body, tuple(rest), unconstrained)
 
     def _response(self, answered: Place, outcome: Outcome, inline: bool) -> Content:
         preview = cast("str", msgspec.Raw(self._answer_preview(answered, outcome)))

@@ -56,6 +56,18 @@ class _Constraints(msgspec.Struct, gc=False):
 
 _UNCONSTRAINED = _Constraints()
 
+
+class _Asked(_Question, gc=False):
+    """Both in one: whatever reads as this reads as either."""
+
+    tools: msgspec.Raw = _NONE
+    functions: msgspec.Raw = _NONE
+    response_format: msgspec.Raw = _NONE
+    tool_choice: msgspec.Raw = _NONE
+    function_call: msgspec.Raw = _NONE
+
+
+_decode_asked = msgspec.json.Decoder(_Asked).decode
 _decode_constraints = msgspec.json.Decoder(_Constraints).decode
 _decode_question = msgspec.json.Decoder(_Question).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
@@ -70,13 +82,20 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 def question_preview(body: bytes | msgspec.Raw) -> bytes | None:
     """JSON of the beginning of the last user message, or of whatever the endpoint calls its input."""
     try:
-        question = _decode_question(body)
-        if question.messages:
-            return _last_of_user(question.messages)
-        said = _text_of(question.input)
-        return _text_of(question.prompt) if said is None or said == _EMPTY else said
+        return _said_in(_decode_question(body))
     except _UNREADABLE:
         return None
+
+
+def asked_of(body: bytes) -> tuple[bool, bytes | None]:
+    """`is_unconstrained` and `question_preview` of a request, which is read once where that suffices."""
+    try:
+        asked = _decode_asked(body)
+        preview = _said_in(asked)
+    except _UNREADABLE:
+        return is_unconstrained(body), question_preview(body)
+    constraints = asked.tools or asked.functions or asked.response_format
+    return not (constraints or asked.tool_choice or asked.function_call), preview
 
 
 def answer_preview(body: bytes) -> bytes | None:
@@ -113,6 +132,13 @@ def is_unconstrained(body: bytes) -> bool:
 
 def _shortened(text: str) -> str:
     return text[:PREVIEW_CHARS]
+
+
+def _said_in(question: _Question) -> bytes | None:
+    if question.messages:
+        return _last_of_user(question.messages)
+    said = _text_of(question.input)
+    return _text_of(question.prompt) if said is None or said == _EMPTY else said
 
 
 def _last_of_user(messages: Sequence[_Part]) -> bytes | None:

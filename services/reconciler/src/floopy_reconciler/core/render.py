@@ -15,7 +15,6 @@ from floopy_common.domain.errors import Invalid
 from floopy_common.domain.ids import batch_request_id, line_id
 from floopy_common.domain.index import InputEntry, ResultEntry
 from floopy_common.domain.line import LineAnswer, LineStatus
-from floopy_common.domain.money import Usage
 from floopy_reconciler.core.line_events import Facts, Line, LineEvents, Place
 from floopy_reconciler.core.outcomes import (
     Outcome,
@@ -116,45 +115,43 @@ class Piece(NamedTuple):
     events: list[Record]
 
 
-@dataclass
+@dataclass(slots=True)
 class Tally:
     """What the lines add up to."""
 
     completed: int = 0
     failed: int = 0
-    usage: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(
-            (
-                "input_tokens",
-                "cached_tokens",
-                "cache_write_tokens",
-                "output_tokens",
-                "reasoning_tokens",
-                "total_tokens",
-            ),
-            0,
-        )
-    )
-
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
     notes: Counter[str] = field(default_factory=Counter)
     """What the translation of answers had to say, and of how many lines."""
+
+    @property
+    def usage(self) -> dict[str, int]:
+        return {
+            "input_tokens": self.input_tokens,
+            "cached_tokens": self.cached_tokens,
+            "cache_write_tokens": self.cache_write_tokens,
+            "output_tokens": self.output_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+            "total_tokens": self.input_tokens + self.output_tokens,
+        }
 
     def add(self, outcome: Outcome) -> None:
         if outcome.status is LineStatus.SUCCEEDED:
             self.completed += 1
         else:
             self.failed += 1
-        if outcome.usage is not None:
-            self._add_usage(outcome.usage)
-
-    def _add_usage(self, usage: Usage) -> None:
-        total = self.usage
-        total["input_tokens"] += usage.input_tokens
-        total["cached_tokens"] += usage.cached_tokens
-        total["cache_write_tokens"] += usage.cache_write_tokens
-        total["output_tokens"] += usage.output_tokens
-        total["reasoning_tokens"] += usage.reasoning_tokens
-        total["total_tokens"] += usage.total_tokens
+        usage = outcome.usage
+        if usage is not None:
+            self.input_tokens += usage.input_tokens
+            self.cached_tokens += usage.cached_tokens
+            self.cache_write_tokens += usage.cache_write_tokens
+            self.output_tokens += usage.output_tokens
+            self.reasoning_tokens += usage.reasoning_tokens
 
 
 class Renderer:

@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from floopy_common.domain.index import FLAG_OK, SOURCE_ERROR, SOURCE_OUTPUT, pack_result
 from floopy_common.domain.shard import ShardEnd
@@ -26,6 +25,7 @@ from floopy_reconciler.ports import (
     Hold,
     LineIndexes,
     Now,
+    Received,
     ResultFormat,
     SettleReports,
     SettlingStore,
@@ -56,15 +56,15 @@ class Patience:
 
 @dataclass
 class _Results:
-    """Scratch copies by source; `gone`: a file that the provider named cannot be had."""
+    """Downloads by source; `gone`: a file that the provider named cannot be had."""
 
-    paths: dict[int, Path] = field(default_factory=dict)
+    received: dict[int, Received] = field(default_factory=dict)
     gone: bool = False
 
 
 @dataclass(frozen=True)
 class _Read:
-    """What the scratch copies say; `sizes` in bytes, by source."""
+    """What the downloads say; `sizes` in bytes, by source."""
 
     joined: Joined
     sizes: dict[int, int]
@@ -133,11 +133,11 @@ class Settler:
         await hold.let_go(pause)
 
     async def _collect(self, hold: Hold, look: Look, provider: BatchProvider) -> None:
-        results = _Results()
         try:
-            await self._fetch(look, provider, results)
-            self._hit("settle.after_download")
-            await self._judge(hold, look, results)
+            async with AsyncExitStack() as downloads:
+                results = await self._fetch(look, provider, hold.shard["batch_id"], downloads)
+                self._hit("settle.after_download")
+                await self._judge(hold, look, results)
         except ProviderError as error:
             _log.warning(
                 "results did not come through",
@@ -147,24 +147,27 @@ class Settler:
         except asyncio.CancelledError:
             await hold.let_go(0)
             raise
-        finally:
-            for path in results.paths.values():
-                self._archives.forget(path)
 
-    async def _fetch(self, look: Look, provider: BatchProvider, results: _Results) -> None:
+    async def _fetch(
+        self, look: Look, provider: BatchProvider, batch_id: str, downloads: AsyncExitStack
+    ) -> _Results:
+        results = _Results()
         for source, name in _SOURCES:
             file_id = look.files.get(name)
             if file_id is None:
                 continue
             try:
                 async with provider.open_result(file_id) as stream:
-                    results.paths[source] = await self._archives.receive(stream)
+                    received = await self._archives.receive(stream, batch_id)
+                downloads.push_async_callback(received.drop)
+                results.received[source] = received
             except (NotFound, ResultsTooLarge) as error:
                 results.gone = True
                 _log.error(
                     "results cannot be had",
                     extra={"event": "results_gone", "source": name, "cause": str(error)},
                 )
+        return results
 
     async def _judge(self, hold: Hold, look: Look, results: _Results) -> None:
         shard = hold.shard
@@ -189,35 +192,31 @@ class Settler:
 
     def _bound(self, results: _Results) -> int:
         """How often results that are not whole are worth fetching."""
-        return self._patience.for_lines if results.paths and not results.gone else self._patience.for_files
+        return self._patience.for_lines if results.received and not results.gone else self._patience.for_files
 
     async def _read(self, batch: Document, shard: Document, look: Look, results: _Results) -> _Read:
         packed = await self._lines.read(
             batch["plan"]["index_blob"], batch["_id"], shard["plan_id"], shard["segments"]
         )
-        lines = lines_of(shard, packed)
-        expected = Expected(
-            nonce_of(shard),
-            frozenset(lines),
-            keep_never_run=look.status is ProviderStatus.COMPLETED or out_of_its_own_time(batch, shard, look),
-        )
-        joined, sizes = await asyncio.to_thread(self._join, results, expected, shard["provider"])
-        return _Read(joined, sizes, lines)
+        keep_never_run = look.status is ProviderStatus.COMPLETED or out_of_its_own_time(batch, shard, look)
+        return await asyncio.to_thread(self._join, results, shard, packed, keep_never_run)
 
-    def _join(self, results: _Results, expected: Expected, provider: str) -> tuple[Joined, dict[int, int]]:
+    def _join(self, results: _Results, shard: Document, packed: bytes, keep_never_run: bool) -> _Read:
         """Reads every byte, so it runs beside the event loop."""
+        lines = lines_of(shard, packed)
+        expected = Expected(nonce_of(shard), frozenset(lines), keep_never_run=keep_never_run)
         with ExitStack() as open_files:
             sources = [
-                (source, open_files.enter_context(self._archives.view(path)))
-                for source, path in results.paths.items()
+                (source, open_files.enter_context(received.view()))
+                for source, received in results.received.items()
             ]
-            joined = join_results(sources, expected, self._formats(provider))
-            return joined, {source: len(data) for source, data in sources}
+            joined = join_results(sources, expected, self._formats(shard["provider"]))
+            return _Read(joined, {source: len(data) for source, data in sources}, lines)
 
     async def _keep(
         self, hold: Hold, batch: Document, results: _Results, read: _Read, ended: ShardEnd
     ) -> None:
-        archive = await self._archive(batch["_id"], results, read)
+        archive = await self._archive(batch["_id"], results.received, read)
         self._hit("settle.after_archive")
         retried = await self._try_again(batch, hold.shard, read)
         if retried and ended is ShardEnd.EXPIRED and hold.shard["provider"] in OWN_WINDOWS:
@@ -229,20 +228,21 @@ class Settler:
         for kind, number in asdict(read.joined.quarantined).items():
             self._reports.quarantined(kind, number)
 
-    async def _archive(self, batch_id: str, results: _Results, read: _Read) -> Document | None:
-        if not results.paths:
+    async def _archive(self, batch_id: str, received: Mapping[int, Received], read: _Read) -> Document | None:
+        if not received:
             return None
         kept: Document = {"output": None, "error": None}
         for source, name in _SOURCES:
             if read.sizes.get(source):
-                blob = await self._archives.keep(results.paths[source], batch_id)
+                blob = await received[source].keep()
                 kept[name] = {"blob": blob, "length": read.sizes[source]}
-        index = await self._archives.keep_index(pack_result(read.joined.in_order()), batch_id)
+        packed, succeeded = await asyncio.to_thread(_index_of, read.joined)
+        index = await self._archives.keep_index(packed, batch_id)
         return {
             "index_blob": index,
             **kept,
             "lines": len(read.joined.entries),
-            "succeeded": sum(1 for entry in read.joined.entries.values() if entry.flags & FLAG_OK),
+            "succeeded": succeeded,
             "quarantined": asdict(read.joined.quarantined),
         }
 
@@ -256,6 +256,12 @@ class Settler:
         self._hit("settle.after_retry_shard")
         self._reports.retried(len(lines))
         return True
+
+
+def _index_of(joined: Joined) -> tuple[bytes, int]:
+    """The packed index, and how many of its lines succeeded."""
+    entries = joined.in_order()
+    return pack_result(entries), sum(1 for entry in entries if entry.flags & FLAG_OK)
 
 
 def nonce_of(shard: Document) -> str:

@@ -83,8 +83,19 @@ def choose(
     A success stands whatever else was said; then the deepest retry that did run; then whoever has an entry.
     Raises Uncovered for a line without a source.
     """
+    if len(sources) == 1 and _covers_all(sources[0], lines):
+        entry_of = answers[0].get
+        return [Choice(0, entry_of(line.line_no)) for line in lines]
     chains = _chains(lines, sources)
     return [_pick(line.line_no, chain, answers, never_ran) for line, chain in zip(lines, chains, strict=True)]
+
+
+def _covers_all(source: Document, lines: Sequence[InputEntry]) -> bool:
+    """Whether the source covers these lines in the simplest of ways, which is the most frequent one."""
+    if not lines or len(source["ranges"]) != 1:
+        return False
+    [[first, last]], group = source["ranges"], source["group"]
+    return first <= lines[0].line_no and lines[-1].line_no <= last and all(x.group == group for x in lines)
 
 
 def _chains(lines: Sequence[InputEntry], sources: Sequence[Document]) -> list[list[int]]:
@@ -106,6 +117,8 @@ def _pick(
     answers: Sequence[Answers],
     never_ran: Callable[[int, ResultEntry], bool],
 ) -> Choice:
+    if len(chain) == 1:
+        return Choice(chain[0], answers[chain[0]].get(line_no))
     if not chain:
         raise Uncovered(f"no shard covers line {line_no}")
     found = [Choice(source, entry) for source in chain if (entry := answers[source].get(line_no))]

@@ -39,10 +39,10 @@ async def test_download_becomes_a_pinned_blob_and_stays_at_hand(
     archives: ScratchArchives, mongo: Mongo, tmp_path: Path
 ) -> None:
     data = os.urandom(3 * MIB)
-    path = await archives.receive(make_stream(data[:MIB], data[MIB:], length=len(data)))
+    download = await archives.receive(make_stream(data[:MIB], data[MIB:], length=len(data)), "batch_1")
 
-    blob_id = await archives.keep(path, "batch_1")
-    archives.forget(path)
+    blob_id = await download.keep()
+    await download.drop()
 
     assert files(tmp_path) == [blob_id]
     blob = await mongo.collection("blobs").find_one({"_id": blob_id})
@@ -57,28 +57,47 @@ async def test_download_of_another_length_than_announced_is_none(
     archives: ScratchArchives, tmp_path: Path, length: int
 ) -> None:
     with pytest.raises(Unavailable):
-        await archives.receive(make_stream(b"abc", length=length))
+        await archives.receive(make_stream(b"abc", length=length), "batch_1")
 
     assert files(tmp_path) == []
 
 
-async def test_broken_download_leaves_nothing(archives: ScratchArchives, tmp_path: Path) -> None:
+async def test_broken_download_leaves_nothing(
+    archives: ScratchArchives, mongo: Mongo, tmp_path: Path
+) -> None:
     with pytest.raises(Unavailable):
-        await archives.receive(make_stream(b"x" * 2 * MIB, fails=True))
+        await archives.receive(make_stream(b"x" * 3 * MIB, fails=True), "batch_1")
 
     assert files(tmp_path) == []
+    assert await mongo.collection("blob_chunks").count({}) == 0
+
+
+async def test_what_is_not_kept_leaves_nothing_and_what_is_kept_stays(
+    archives: ScratchArchives, mongo: Mongo, tmp_path: Path
+) -> None:
+    data = os.urandom(3 * MIB)
+    unwanted = await archives.receive(make_stream(data), "batch_1")
+    wanted = await archives.receive(make_stream(data), "batch_1")
+    kept = await wanted.keep()
+
+    await unwanted.drop()
+    await wanted.drop()
+
+    assert files(tmp_path) == [kept]
+    assert [blob["_id"] for blob in await mongo.collection("blobs").find_all({})] == [kept]
+    assert await mongo.collection("blob_chunks").count({}) == 13
 
 
 async def test_download_that_never_ends_is_cut_off(archives: ScratchArchives, tmp_path: Path) -> None:
     with pytest.raises(ResultsTooLarge):
-        await archives.receive(make_stream(*[b"x" * MIB] * 10))
+        await archives.receive(make_stream(*[b"x" * MIB] * 10), "batch_1")
 
     assert files(tmp_path) == []
 
 
 async def test_lost_scratch_is_fetched_again(archives: ScratchArchives, tmp_path: Path) -> None:
-    path = await archives.receive(make_stream(b"results\n"))
-    blob_id = await archives.keep(path, "batch_1")
+    download = await archives.receive(make_stream(b"results\n"), "batch_1")
+    blob_id = await download.keep()
     (tmp_path / "scratch" / blob_id).unlink()
 
     async with archives.open(blob_id) as view:
@@ -90,8 +109,8 @@ async def test_lost_scratch_is_fetched_again(archives: ScratchArchives, tmp_path
 async def test_damaged_scratch_of_another_process_is_not_believed(
     archives: ScratchArchives, mongo: Mongo, tmp_path: Path, damaged: bytes
 ) -> None:
-    path = await archives.receive(make_stream(b"results\n"))
-    blob_id = await archives.keep(path, "batch_1")
+    download = await archives.receive(make_stream(b"results\n"), "batch_1")
+    blob_id = await download.keep()
     (tmp_path / "scratch" / blob_id).write_bytes(damaged)
     restarted = ScratchArchives(tmp_path / "scratch", BlobStore(mongo), max_result=MIB, max_total=MIB)
 
@@ -106,16 +125,16 @@ async def test_unknown_blob_is_missing(archives: ScratchArchives) -> None:
 
 
 async def test_empty_results_are_empty(archives: ScratchArchives) -> None:
-    path = await archives.receive(make_stream(length=0))
+    download = await archives.receive(make_stream(length=0), "batch_1")
 
-    with archives.view(path) as view:
+    with download.view() as view:
         assert (len(view), view.read(0, 0)) == (0, b"")
 
 
 async def test_what_an_archive_does_not_hold_cannot_be_read(archives: ScratchArchives) -> None:
-    path = await archives.receive(make_stream(b"results\n"))
+    download = await archives.receive(make_stream(b"results\n"), "batch_1")
 
-    with archives.view(path) as view:
+    with download.view() as view:
         assert view.read(3, 5) == b"ults\n"
         with pytest.raises(BlobCorrupt):
             view.read(3, 6)
@@ -125,12 +144,12 @@ async def test_scratch_keeps_to_its_bound_and_what_is_open_stays_readable(
     mongo: Mongo, tmp_path: Path
 ) -> None:
     archives = ScratchArchives(tmp_path / "scratch", BlobStore(mongo), max_result=MIB, max_total=2 * MIB)
-    first = await archives.keep(await archives.receive(make_stream(b"a" * MIB)), "batch_1")
+    first = await (await archives.receive(make_stream(b"a" * MIB), "batch_1")).keep()
     os.utime(tmp_path / "scratch" / first, (1, 1))
     async with archives.open(first) as view:
         os.utime(tmp_path / "scratch" / first, (1, 1))
         for letter in (b"b", b"c", b"d"):
-            await archives.keep(await archives.receive(make_stream(letter * MIB)), "batch_1")
+            await (await archives.receive(make_stream(letter * MIB), "batch_1")).keep()
 
         assert first not in files(tmp_path)
         assert sum(path.stat().st_size for path in (tmp_path / "scratch").iterdir()) <= 2 * MIB
@@ -146,7 +165,7 @@ async def test_what_a_dead_process_was_writing_goes(archives: ScratchArchives, t
     fresh = tmp_path / "scratch" / "fresh.part"
     fresh.write_bytes(b"half")
 
-    await archives.keep(await archives.receive(make_stream(b"x")), "batch_1")
+    await (await archives.receive(make_stream(b"x"), "batch_1")).keep()
 
     assert not left.exists()
     assert fresh.exists()

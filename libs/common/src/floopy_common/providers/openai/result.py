@@ -128,7 +128,7 @@ class OpenAiResults:
         Raises Invalid when the line cannot be read.
         """
         try:
-            return _verdict(_read(raw))[0]
+            return LineAnswer(*_verdict(_read(raw)))
         except _UNREADABLE as error:
             raise Invalid(f"a result that cannot be read: {error}") from error
 
@@ -149,27 +149,27 @@ def _read(raw: bytes) -> _Result:
         return _decode_result(mended(raw))
 
 
-def _verdict(result: _Result) -> tuple[LineAnswer, bytes | None]:
-    """What became of the line, and the body of a success."""
+def _verdict(result: _Result) -> tuple[int | None, str | None, bytes | None, bytes | None]:
+    """What became of the line: status, request id, body and error."""
     response, error = result.response, _present(result.error)
     if response is None or response.status_code not in _STATUS_CODES:
-        return LineAnswer(status_code=None, request_id=None, body=None, error=error), None
-    status, body = response.status_code, _present(response.body)
-    request_id = None if response.request_id is None else str(response.request_id)
-    answer = LineAnswer(status_code=status, request_id=request_id, body=body, error=error)
-    return answer, body if answer.ok else None
+        return None, None, None, error
+    request_id = response.request_id
+    if request_id is not None:
+        request_id = str(request_id)
+    return response.status_code, request_id, _present(response.body), error
 
 
 def _answer(result: _Result) -> LineAnswer:
-    verdict, body = _verdict(result)
-    if body is None:
-        return verdict
+    status, request_id, body, error = _verdict(result)
+    if status is None or body is None or not 200 <= status < 300:
+        return LineAnswer(status, request_id, body, error)
     said, text = _read_body(body)
     return LineAnswer(
-        verdict.status_code,
-        verdict.request_id,
+        status,
+        request_id,
         body,
-        verdict.error,
+        error,
         said.model,
         _usage(said.usage),
         _finish_reason(said),
