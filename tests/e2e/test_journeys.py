@@ -1,6 +1,8 @@
 """What users do, through every service, with the official OpenAI SDK."""
 
+import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -9,7 +11,10 @@ from floopy_e2e.lines import chat_file, chat_line, custom_ids
 from floopy_e2e.providers import ANTHROPIC, OPENAI, Provider
 from floopy_e2e.stack import Stack
 from floopy_e2e.waiting import eventually
+from openai import OpenAI
 from openai.types.chat import ChatCompletion
+
+from floopy import batch_run
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -101,6 +106,26 @@ async def test_provider_oddities_lose_and_double_nothing(stack: Stack, provider:
 
     seen = custom_ids(output) + custom_ids(errors)
     assert sorted(seen) == sorted(custom_ids(content))
+
+
+async def test_floopy_batches_run_sends_a_large_file_in_parts(
+    stack: Stack, provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_run, "ONE_REQUEST", 1000)
+    content = chat_file(40, tag="parts", provider=provider)
+    request = batch_run.Request(
+        tmp_path / "in.jsonl", tmp_path / "out.jsonl", tmp_path / "errors.jsonl", provider=provider.name
+    )
+    request.input.write_bytes(content)
+
+    with OpenAI(base_url=stack.credentials["base_url"], api_key=stack.credentials["api_key"]) as client:
+        created = await asyncio.to_thread(batch_run.create, client, request)
+        batch = await stack.balanced(created.id)
+        await asyncio.to_thread(batch_run.download, client, batch["output_file_id"], request.output)
+
+    assert custom_ids(request.output.read_bytes()) == custom_ids(content)
+    async with stack.database() as database:
+        assert await database.uploads.count_documents({"status": "completed", "bytes": len(content)}) >= 1
 
 
 def _with_refused(content: bytes, every: int) -> bytes:

@@ -27,7 +27,7 @@ TEXT_PART = st.fixed_dictionaries(
 IMAGE_PART = st.sampled_from(
     [
         "https://example.com/a.png",
-        "data:image/png;base64,YQ==",
+        "data:image/png;base64,iVBORw0K",
         "data:application/pdf;base64,YQ==",
         "http://a",
     ]

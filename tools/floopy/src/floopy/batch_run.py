@@ -14,6 +14,8 @@ from openai.types import Batch
 TERMINAL = frozenset({"completed", "failed", "expired", "cancelled"})
 PAUSE_MIN = 0.2
 PAUSE_MAX = 2.0
+ONE_REQUEST = 100 * 1024 * 1024
+"""Bytes of a file that is sent in one request; a larger one goes in parts."""
 OUTAGE = 300.0
 """Seconds the API may be away while we wait; the batch goes on meanwhile."""
 
@@ -47,13 +49,23 @@ def endpoint_of(file: Path) -> str:
 def create(client: OpenAI, request: Request) -> Batch:
     """Uploads the file and creates its batch; a retried call makes no second one."""
     endpoint: Any = request.endpoint or endpoint_of(request.input)
-    uploaded = client.files.create(file=request.input, purpose="batch")
+    file_id = _upload(client, request.input)
     headers = {"Idempotency-Key": uuid.uuid4().hex}
     if request.provider:
         headers["floopy-provider"] = request.provider
     return client.batches.create(
-        input_file_id=uploaded.id, endpoint=endpoint, completion_window="24h", extra_headers=headers
+        input_file_id=file_id, endpoint=endpoint, completion_window="24h", extra_headers=headers
     )
+
+
+def _upload(client: OpenAI, file: Path) -> str:
+    """The id of the stored file, however large it is."""
+    if file.stat().st_size <= ONE_REQUEST:
+        return client.files.create(file=file, purpose="batch").id
+    upload = client.uploads.upload_file_chunked(file=file, mime_type="application/jsonl", purpose="batch")
+    if upload.file is None:
+        raise InputError(f"{file}: its upload ended {upload.status}")
+    return upload.file.id
 
 
 def follow(client: OpenAI, batch: Batch, pause: Callable[[float], None] = time.sleep) -> Iterator[Batch]:
