@@ -56,3 +56,27 @@ async def test_a_failing_step_does_not_end_the_loop() -> None:
         await Loop("faulty", step, interval=0.01).run(stop)
 
     assert calls == 2
+
+
+async def test_wakes_in_quick_succession_are_for_one_step() -> None:
+    stop = asyncio.Event()
+    runs: asyncio.Queue[float] = asyncio.Queue()
+    now = asyncio.get_running_loop().time
+
+    async def step() -> bool:
+        runs.put_nowait(now())
+        return False
+
+    loop = Loop("idle", step, interval=3600, spacing=0.2)
+    running = asyncio.create_task(loop.run(stop))
+    async with asyncio.timeout(5):
+        first = await runs.get()
+        for _ in range(5):
+            loop.wake()
+            await asyncio.sleep(0.01)
+        second = await runs.get()
+        stop.set()
+        await running
+
+    assert second - first >= 0.19
+    assert runs.empty()

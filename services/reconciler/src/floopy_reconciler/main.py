@@ -74,6 +74,8 @@ FAILPOINTS = {
 }
 failpoints.declare(FAILPOINTS)
 
+_SPACING = 0.05
+"""Seconds between two steps of a loop that many things wake, each of which would cost a look around."""
 _SCANS_PER_TURN = 5
 """What moves a batch gives it a turn at once, so turns nobody asked for are for what a crash left unsaid."""
 _SEGMENTS = 2
@@ -129,9 +131,12 @@ class Base:
     hit: Callable[[str], None]
     reports: PrometheusReports
 
-    async def changed(self, batch_id: str) -> None:
-        """The batch shows what moved, and has its turn at once."""
+    async def seen(self, batch_id: str) -> None:
+        """The batch shows what a look at one of its provider batches has found."""
         await self.summaries.refresh(batch_id)
+
+    async def changed(self, batch_id: str) -> None:
+        """The batch has its turn at once, in which it comes to show what moved."""
         await self.turns.nudge(batch_id)
         self.bells.ring("turns")()
 
@@ -277,12 +282,12 @@ def looks_loop(base: Base, pools: Pools) -> Loop:
         pool=pools.looks,
         pace=Pace(settings.poll.min, settings.poll.max),
         claim_for=settings.lease.ttl,
-        changed=base.changed,
+        changed=base.seen,
         reports=base.reports,
         now=base.clock.now,
         hit=base.hit,
     )
-    return Loop("looks", poller.step, settings.poll.scan)
+    return Loop("looks", poller.step, settings.poll.scan, spacing=min(_SPACING, settings.poll.scan))
 
 
 def lister(base: Base, pools: Pools, collector: Collector, polls: PollStore) -> Lister:
@@ -301,7 +306,7 @@ def lister(base: Base, pools: Pools, collector: Collector, polls: PollStore) -> 
         providers=base.providers,
         collector=collector,
         pace=Pace(settings.poll.min, settings.poll.max),
-        changed=base.changed,
+        changed=base.seen,
         reports=base.reports,
     )
 
@@ -318,7 +323,6 @@ def turns_loop(base: Base) -> Loop:
             batches=base.batches,
             turns=base.turns,
             segments=segments,
-            summaries=base.summaries,
             files=FileStore(base.mongo),
             reports=base.reports,
             relay=base.bells.ring("outbox"),
@@ -378,7 +382,7 @@ def audit_loop(base: Base, offsets: KafkaOffsets) -> Loop:
 
 def outbox_loop(base: Base) -> Loop:
     relay = OutboxRelay(base.batches.collection, base.producer, NAME)
-    return Loop("outbox", relay.step, base.settings.scan.interval)
+    return Loop("outbox", relay.step, base.settings.scan.interval, spacing=_SPACING)
 
 
 def cleanup_loop(base: Base) -> Loop:

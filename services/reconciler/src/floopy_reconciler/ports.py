@@ -184,7 +184,7 @@ class Turns(Protocol):
 
 
 class Summaries(Protocol):
-    async def refresh(self, batch_id: str) -> None: ...
+    async def update(self, batch: Document) -> Document: ...
 
 
 class EndingShards(Protocol):

@@ -12,6 +12,8 @@ from floopy_common.chassis.outbox import EventSender, OutboxRelay, entry
 from floopy_common.chassis.producer import open_producer
 from floopy_common.chassis.runtime import service_runtime
 from floopy_common.chassis.secrets import Keyring
+from floopy_common.domain.batch import BatchStatus
+from floopy_common.domain.shard import ShardState
 from floopy_common.events.lifecycle import lifecycle_event
 from floopy_common.providers.anthropic.capabilities import ModelTable
 from floopy_common.providers.anthropic.policy import policy_of
@@ -72,6 +74,10 @@ failpoints.declare(FAILPOINTS)
 _GRACE = 8.0
 """Seconds that submits under way get when the process is told to stop: less than what `floopy up` waits."""
 _GAUGE_INTERVAL = 10.0
+_SPACING = 0.05
+"""Seconds between two steps of a loop that many things wake, each of which would cost a look around."""
+_AUDITS_SKIPPED = 10
+"""Of a batch of which nobody has said that anything is written: who writes wakes its audit."""
 _PLANNERS = 2
 """Batches planned beside each other, so that a small one need not wait for a large one."""
 
@@ -123,6 +129,8 @@ class Wiring:
         self._blobs = BlobStore(mongo)
         self._shards = SubmitStore(mongo, owner, settings.lease.ttl)
         self._orphans = OrphanStore(mongo)
+        self._summaries = SummaryStore(mongo)
+        self._turns = TurnStore(mongo)
         self._stored = StoredFiles(
             FileStore(mongo), self._blobs, FileReader(self._blobs), settings.providers.anthropic.file_bytes
         )
@@ -166,6 +174,7 @@ class Wiring:
             refused=self.wake("outbox batches"),
             now=self._clock.now,
             hit=self._hit,
+            audit_after=settings.audit.interval * _AUDITS_SKIPPED,
         )
         for name in _planner_loops():
             self._add(name, planner.step)
@@ -260,7 +269,7 @@ class Wiring:
         """The loops that send what batches and shards have pending."""
         for name in ("batches", "shards"):
             relay = OutboxRelay(self._mongo.collection(name), sender, BY)
-            self._add(f"outbox {name}", relay.step)
+            self._add(f"outbox {name}", relay.step, spacing=_SPACING)
 
     def _announce(self, batch: Document, shard_id: str) -> Document:
         topic = "batch.submitted"
@@ -268,18 +277,32 @@ class Wiring:
         return entry(event_id=event_id, topic=topic, key=batch["_id"], by=BY, value=value)
 
     async def _changed(self, batch_id: str) -> None:
-        """Show what moved, have the reconciler look at the batch, send what is pending."""
+        """Show what moved, send what is pending; the reconciler hears of it where that moves the batch."""
         self.wake("outbox shards")()
-        await SummaryStore(self._mongo).refresh(batch_id)
-        await TurnStore(self._mongo).nudge(batch_id)
+        shown = await self._summaries.refresh(batch_id)
+        if shown is None or is_for_a_turn(shown):
+            await self._turns.nudge(batch_id)
 
-    def _add(self, name: str, step: Callable[[], Awaitable[bool]], interval: float | None = None) -> None:
-        self.loops[name] = Loop(name, step, interval or self._scan)
+    def _add(
+        self,
+        name: str,
+        step: Callable[[], Awaitable[bool]],
+        interval: float | None = None,
+        *,
+        spacing: float = 0.0,
+    ) -> None:
+        self.loops[name] = Loop(name, step, interval or self._scan, spacing=spacing)
 
     def _new_slots(self, name: str) -> Slots:
         slots = Slots(self._settings.submit.concurrency, self.wake(name))
         self.slots.append(slots)
         return slots
+
+
+def is_for_a_turn(shown: Document) -> bool:
+    """Whether a batch's turn would find anything: it is ending, or something of it has ended."""
+    ended = any(ShardState(state).is_terminal for state in shown["shards"])
+    return ended or shown["ending"] is not None or shown["status"] != BatchStatus.IN_PROGRESS.value
 
 
 def _planner_loops() -> list[str]:

@@ -88,14 +88,16 @@ class LiveLease:
 
     async def extend(self, seconds: float) -> None:
         """Hold the document for at least `seconds` from now; LeaseLost when it is no longer ours."""
+        async with self.extending(seconds) as stage:
+            if await self._collection.update_one({"_id": self._id, **self.held()}, [stage]) == 0:
+                raise LeaseLost(self._id)
+
+    @asynccontextmanager
+    async def extending(self, seconds: float) -> AsyncIterator[Document]:
+        """Likewise, by a write of the body that has the stage in it and raises when it matched nothing."""
         started = time.monotonic()
         longest = max(started + seconds, self._floor)
-        matched = await self._collection.update_one(
-            {"_id": self._id, **self.held()},
-            [assign(raw={"lease.expires_at": expire_in(longest - started)})],
-        )
-        if matched == 0:
-            raise LeaseLost(self._id)
+        yield assign(raw={"lease.expires_at": expire_in(longest - started)})
         self.deadline = self._floor = longest
 
     async def renew(self, ttl: float) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -26,10 +27,16 @@ async def in_pieces(items: Sequence[_T], size: int = _PIECE) -> AsyncIterator[Se
 class Loop:
     """Schedules one step; all decisions live in the step, which says whether it did something."""
 
-    def __init__(self, name: str, step: Callable[[], Awaitable[bool]], interval: float) -> None:
+    def __init__(
+        self, name: str, step: Callable[[], Awaitable[bool]], interval: float, *, spacing: float = 0.0
+    ) -> None:
+        """`spacing`: seconds from one step to the next at least, unless there is more to do at once: what
+        wakes the loop meanwhile is for one step. The first of many wakes never waits.
+        """
         self.name = name
         self._step = step
         self._interval = interval
+        self._spacing = spacing
         self._awake = asyncio.Event()
 
     def wake(self) -> None:
@@ -42,8 +49,10 @@ class Loop:
         try:
             while not stop.is_set():
                 self._awake.clear()
+                started = time.monotonic()
                 if not await self._once():
                     await self._rest(stopping)
+                    await self._space(stopping, started + self._spacing)
         finally:
             stopping.cancel()
 
@@ -62,3 +71,8 @@ class Loop:
             await asyncio.wait({woken, stopping}, timeout=self._interval, return_when=asyncio.FIRST_COMPLETED)
         finally:
             woken.cancel()
+
+    async def _space(self, stopping: asyncio.Task[bool], until: float) -> None:
+        left = until - time.monotonic()
+        if left > 0:
+            await asyncio.wait({stopping}, timeout=left)

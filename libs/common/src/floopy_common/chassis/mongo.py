@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import ReturnDocument, WriteConcern
+from pymongo import ReturnDocument, UpdateOne, WriteConcern
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
@@ -107,6 +107,12 @@ class Collection:
     async def update_one(self, filter: Filter, update: Update) -> int:
         """How many documents matched: 0 or 1."""
         return cast("int", (await self._raw.update_one(filter, update)).matched_count)
+
+    async def update_each(self, updates: Sequence[tuple[Filter, Update]]) -> None:
+        """As many updates of one document each, in any order, by one call."""
+        if updates:
+            calls = [UpdateOne(wanted, cast("Any", update)) for wanted, update in updates]
+            await self._raw.bulk_write(calls, ordered=False)
 
     async def update_many(self, filter: Filter, update: Update) -> int:
         return cast("int", (await self._raw.update_many(filter, update)).matched_count)

@@ -1,6 +1,8 @@
 """The outbox: an event waits in the very document whose change it tells of, until the broker has it."""
 
+import asyncio
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from floopy_common.chassis.mongo import Collection, Document
@@ -30,21 +32,36 @@ class OutboxRelay:
         self._by = by
 
     async def step(self) -> bool:
-        """Relay up to a hundred documents' entries, oldest entry of a document first; True when any was."""
+        """Relay up to a hundred documents' entries, oldest entry of a document first; True when there may be
+        more of them.
+        """
         pending = await self._collection.find_all(
             {"outbox.id": {"$exists": True}, "outbox.by": self._by}, {"outbox": 1}, limit=_BATCH
         )
-        for document in pending:
-            await self._relay(document)
-        return bool(pending)
-
-    async def _relay(self, document: Document) -> None:
-        for pending in document["outbox"]:
-            if pending["by"] != self._by:
-                continue
-            await self._sender.send(pending["topic"], pending["key"].encode(), bytes(pending["value"]))
-            # a crash before this line sends the event once more, with the same id
-            await self._collection.update_one(
-                {"_id": document["_id"]}, {"$pull": {"outbox": {"id": pending["id"]}}}
+        sent: dict[str, list[str]] = {document["_id"]: [] for document in pending}
+        try:
+            results = await asyncio.gather(
+                *(self._send(document["outbox"], sent[document["_id"]]) for document in pending),
+                return_exceptions=True,
             )
-            _log.debug("relayed", extra={"event": "relayed", "id": pending["id"]})
+        finally:
+            # a crash before this sends events once more, with the same ids
+            await self._clear(sent)
+        for failure in results:
+            if failure is not None:
+                raise failure
+        return len(pending) == _BATCH
+
+    async def _send(self, outbox: Sequence[Document], sent: list[str]) -> None:
+        for pending in outbox:
+            if pending["by"] == self._by:
+                await self._sender.send(pending["topic"], pending["key"].encode(), bytes(pending["value"]))
+                sent.append(pending["id"])
+
+    async def _clear(self, sent: Mapping[str, Sequence[str]]) -> None:
+        await self._collection.update_each(
+            [({"_id": key}, {"$pull": {"outbox": {"id": {"$in": ids}}}}) for key, ids in sent.items() if ids]
+        )
+        for ids in sent.values():
+            for event_id in ids:
+                _log.debug("relayed", extra={"event": "relayed", "id": event_id})

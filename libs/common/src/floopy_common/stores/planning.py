@@ -123,7 +123,7 @@ class PlanningStore:
         Organisations thus take turns, however many batches each of them sent.
         """
         first_month = {"$ifNull": ["$planning.month", {"$literal": month_of(now)}]}
-        for turn in ({"$gt": after}, {"$lte": after}):
+        for turn in ({"$gt": after}, {"$lte": after}) if after else ({"$gt": ""},):
             lease = new_lease(self._owner, self.ttl)
             found = await self.batches.collection.find_and_update(
                 {"org_id": turn, **_VALIDATING, **FREE_LEASE},

@@ -129,7 +129,7 @@ class SegmentStore:
         Batches thus take turns, whatever their size; within a batch the first segment comes first.
         """
         ahead, behind = {"batch_id": {"$gt": after}}, {"batch_id": {"$lte": after}}
-        for turn in (ahead, behind):
+        for turn in (ahead, behind) if after else (ahead,):
             lease = new_lease(self._owner, self._ttl)
             found = await self._segments.find_and_update(
                 {

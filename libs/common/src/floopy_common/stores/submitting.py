@@ -107,9 +107,11 @@ class SubmitHold:
         """Keep the shard for at least `seconds` from now."""
         await self._live.extend(seconds)
 
-    async def fence(self) -> None:
-        """From here on a provider batch may exist."""
-        await self._write([self._on_last(AttemptPhase.CREATING, {}, now=["creating_at"])])
+    async def fence(self, seconds: float) -> None:
+        """From here on a provider batch may exist; the shard is kept for at least `seconds` from now."""
+        fenced = self._on_last(AttemptPhase.CREATING, {}, now=["creating_at"])
+        async with self._live.extending(seconds) as stage:
+            await self._write([fenced, stage])
 
     async def unfence(self) -> None:
         """The call was certainly not made: the attempt is where it was before the fence, free for anybody."""

@@ -45,19 +45,28 @@ class SummaryStore:
         self._batches = mongo.collection("batches")
         self._shards = mongo.collection("shards")
 
-    async def refresh(self, batch_id: str) -> None:
-        """Write the summary unless the batch has ended; its last summary then stays."""
+    async def refresh(self, batch_id: str) -> Document | None:
+        """Write the summary unless the batch has ended; its last summary then stays.
+
+        {status, ending, shards: {state: n}} as they were found; None for a batch without a plan.
+        """
         batch = await self._batches.find_one(
-            {"_id": batch_id}, {"plan.plan_id": 1, "plan.total": 1, "summary": 1}
+            {"_id": batch_id}, {"status": 1, "ending": 1, "plan.plan_id": 1, "plan.total": 1, "summary": 1}
         )
         if batch is None or batch.get("plan") is None:
-            return
+            return None
+        summary = await self.update(batch)
+        return {"status": batch["status"], "ending": batch.get("ending"), "shards": summary["shards"]}
+
+    async def update(self, batch: Document) -> Document:
+        """Likewise for a planned batch that was read just now; the summary."""
+        batch_id = batch["_id"]
         summary = await self.compute(batch_id, batch["plan"]["plan_id"], batch["plan"]["total"])
         completed = summary["counts"]["completed"]
         failed = summary["counts"]["failed"]
         changes = {f"summary.{key}": value for key, value in summary.items() if key != "counts"}
         if _shows(batch["summary"], summary):
-            return
+            return summary
         await self._batches.update_one(
             {"_id": batch_id, "status": {"$nin": [status.value for status in TERMINAL]}},
             # progress never falls, whichever writer comes last
@@ -66,6 +75,7 @@ class SummaryStore:
                 "$max": {"summary.counts.completed": completed, "summary.counts.failed": failed},
             },
         )
+        return summary
 
     async def compute(self, batch_id: str, plan_id: str, total: int) -> Document:
         """{shards: {state: n}, queue: {position, reason, next_attempt_at} | None,

@@ -18,7 +18,6 @@ from floopy_reconciler.ports import (
     Now,
     OutputFiles,
     SegmentProgress,
-    Summaries,
     Turns,
 )
 
@@ -48,7 +47,6 @@ class Finaliser:
         batches: Batches,
         turns: Turns,
         segments: SegmentProgress,
-        summaries: Summaries,
         files: OutputFiles,
         reports: BatchReports,
         relay: Callable[[], None],
@@ -59,7 +57,6 @@ class Finaliser:
         self._batches = batches
         self._turns = turns
         self._segments = segments
-        self._summaries = summaries
         self._files = files
         self._reports = reports
         self._relay = relay
@@ -71,41 +68,44 @@ class Finaliser:
         fields = {**_CLOSED, "counts": dict(_NOTHING)}
         await self._end(batch, BatchStatus.CANCELLED, fields)
 
-    async def advance(self, batch: Document, shards: Sequence[Document]) -> None:
-        """As far as it goes now; a batch that somebody changed meanwhile gets another turn."""
+    async def advance(self, batch: Document, shards: Sequence[Document], *, is_written: bool = True) -> bool:
+        """As far as it goes now; a batch that somebody changed meanwhile gets another turn.
+
+        `is_written`: no segment is known not to be. False when the batch did not end.
+        """
         status = BatchStatus(batch["status"])
         if status is not BatchStatus.CANCELLING and all_refused(shards):
-            await self._fail(batch, shards)
-            return
+            return await self._fail(batch, shards)
         if status is BatchStatus.IN_PROGRESS:
             moved = await self._batches.transition(batch, BatchStatus.FINALIZING, now=self._now(), by=_BY)
             if moved is None:
                 await self._turns.nudge(batch["_id"])
-                return
+                return False
             batch = moved
-        await self._finish(batch, shards)
+        return is_written and await self._finish(batch, shards)
 
-    async def _fail(self, batch: Document, shards: Sequence[Document]) -> None:
+    async def _fail(self, batch: Document, shards: Sequence[Document]) -> bool:
         fields = {**_CLOSED, "counts": dict(_NOTHING), "errors": errors_of(shards)}
-        await self._end(batch, BatchStatus.FAILED, fields)
+        return await self._end(batch, BatchStatus.FAILED, fields)
 
-    async def _finish(self, batch: Document, shards: Sequence[Document]) -> None:
+    async def _finish(self, batch: Document, shards: Sequence[Document]) -> bool:
         batch_id, plan = batch["_id"], batch["plan"]
-        if await self._segments.count_open(batch_id, plan["plan_id"]):
-            return
+        # the manifests of one segment cost no more than a count
+        if plan["segments"] > 1 and await self._segments.count_open(batch_id, plan["plan_id"]):
+            return False
         segments = await self._segments.written(batch_id, plan["plan_id"])
         if len(segments) != plan["segments"]:
-            _log.error(
-                "a planned segment is missing",
-                extra={"event": "segment_missing", "batch_id": batch_id, "segments": len(segments)},
-            )
-            return
+            if not await self._segments.count_open(batch_id, plan["plan_id"]):
+                _log.error(
+                    "a planned segment is missing",
+                    extra={"event": "segment_missing", "batch_id": batch_id, "segments": len(segments)},
+                )
+            return False
         fields: Document = {"counts": counts_of(segments, plan["total"]), "usage": usage_of(segments)}
         for kind in ("output", "error"):
             fields[f"{kind}_file_id"] = await self._store_file(batch, segments, kind)
         self._hit("finalise.after_files")
-        await self._summaries.refresh(batch_id)
-        await self._end(batch, final_status(batch, shards), fields)
+        return await self._end(batch, final_status(batch, shards), fields)
 
     async def _store_file(self, batch: Document, segments: Sequence[Document], kind: str) -> str | None:
         """The file's id; None when it would have no line. A repeat finds the file of the first time."""
@@ -115,7 +115,7 @@ class Finaliser:
         await self._files.insert_output(file)
         return str(file["_id"])
 
-    async def _end(self, batch: Document, to: BatchStatus, fields: Document) -> None:
+    async def _end(self, batch: Document, to: BatchStatus, fields: Document) -> bool:
         now = self._now()
         ended = await self._batches.transition(
             batch,
@@ -127,7 +127,7 @@ class Finaliser:
         )
         if ended is None:
             await self._turns.nudge(batch["_id"])
-            return
+            return False
         self._hit("finalise.after_transition")
         self._relay()
         self._reports.ended(to)
@@ -135,6 +135,7 @@ class Finaliser:
             "batch ended",
             extra={"event": "batch_ended", "batch_id": batch["_id"], "status": to.value},
         )
+        return True
 
 
 def all_refused(shards: Sequence[Document]) -> bool:

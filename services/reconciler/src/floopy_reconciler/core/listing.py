@@ -246,16 +246,16 @@ class Lister:
                 counts=look.counts,
                 files=look.files,
                 interval=self._pace.after(shard, look, reading.floor),
-                answered=not look.changed,
+                answered=not look.shows,
                 began_at=listed_at,
             )
             if after is not None:
                 recorded.append((after, look))
                 self._reports.looked(outcome_of(look).value, None)
-        for batch_id in dict.fromkeys(shard["batch_id"] for shard, look in recorded if look.changed):
+        for batch_id in dict.fromkeys(shard["batch_id"] for shard, look in recorded if look.shows):
             await self._changed(batch_id)
         for shard, look in recorded:
-            if look.changed:
+            if look.shows:
                 await self._shards.answer_look(shard)
             if look.status.is_terminal:
                 self._collector.collect(shard, look, reading.provider)

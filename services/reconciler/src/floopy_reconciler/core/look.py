@@ -30,6 +30,8 @@ class Look:
     errors: tuple[BatchFault, ...]
     changed: bool
     regressed: bool
+    shows: bool = True
+    """Whether the batch has anything new to show for it: of one that ended, its results say more."""
 
     @property
     def accounted(self) -> int:
@@ -41,7 +43,8 @@ def understand(shard: Document, seen: ProviderBatch) -> Look:
     """Merge a look into what the shard has recorded: status and counts never go back."""
     known = shard.get("provider_status")
     before = None if known is None else ProviderStatus(known)
-    counts, shrunk = _grown(shard.get("provider_counts") or {}, seen)
+    known_counts = shard.get("provider_counts") or {}
+    counts, shrunk = _grown(known_counts, seen)
     backwards = before is not None and before is not seen.status and _ORDER[seen.status] <= _ORDER[before]
     status, files = seen.status, {"output": seen.output_file_id, "error": seen.error_file_id}
     if before is not None and backwards:
@@ -53,6 +56,7 @@ def understand(shard: Document, seen: ProviderBatch) -> Look:
         errors=seen.errors,
         changed=status is not before or counts != shard.get("provider_counts"),
         regressed=backwards or shrunk,
+        shows=not status.is_terminal and counts["completed"] != (known_counts.get("completed") or 0),
     )
 
 

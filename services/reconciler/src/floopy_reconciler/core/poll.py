@@ -164,12 +164,13 @@ class Poller:
         self._hit = hit
 
     async def step(self) -> bool:
-        """Start what is due and fits; True when anything was started."""
+        """Start what is due and fits; True when more may be due."""
         listed = await self._listings.start()
         looks = self._pool
         if looks.free <= 0:
             return False
-        due = await self._shards.due_looks(looks.free, listed.union(looks.saturated()))
+        room = looks.free
+        due = await self._shards.due_looks(room, listed.union(looks.saturated()))
         started = False
         for shard in due:
             if not looks.has_room_for(shard["account_id"]):
@@ -178,7 +179,7 @@ class Poller:
             if claimed is not None:
                 looks.start(claimed["account_id"], self.look(claimed, self._late(shard)))
                 started = True
-        return started
+        return started and len(due) == room
 
     def _late(self, shard: Document) -> float:
         due_at = due_since(shard)
@@ -232,10 +233,10 @@ class Poller:
             interval=self._pace.jittered(
                 self._pace.after(shard, look, self._listings.floor(shard["account_id"]))
             ),
-            answered=not look.changed,
+            answered=not look.shows,
         )
         if after is not None:
-            if look.changed:
+            if look.shows:
                 await self._changed(shard["batch_id"])
                 # who waits for this look reads the batch next, so the batch comes first
                 await self._shards.answer_look(after)

@@ -124,16 +124,15 @@ class SegmentWorker:
         self._last_batch = ""
 
     async def step(self) -> bool:
-        """Start what is ready and fits; True when anything was started."""
-        started = False
+        """Start what is ready and fits; False: a wake-up or the end of a job says when there is more."""
         while self._pool.free > 0:
             claim = await self._segments.claim(self._wanted(), self._last_batch)
             if claim is None:
+                self._last_batch = ""
                 break
             self._last_batch = claim.segment["batch_id"]
             self._pool.start(self._last_batch, self.carry_out(claim))
-            started = True
-        return started
+        return False
 
     def _wanted(self) -> list[SegmentState]:
         """Writing goes on while the broker is away: a batch ends without its events."""
@@ -219,7 +218,6 @@ class SegmentWorker:
         self._reports.written(sum(counts.values()), self._monotonic() - started)
         self._note(hold.segment, tally.notes)
         await self._changed(facts.batch_id)
-        await self._audit(facts.batch_id)
         await self._emit(hold, rendering, backlog, again=False)
 
     def _note(self, segment: Document, notes: Mapping[str, int]) -> None:
@@ -245,6 +243,7 @@ class SegmentWorker:
         facts = rendering.facts
         if not self._gate.enter():
             await hold.give_back(self._gate.wait, failed=False)
+            await self._audit(facts.batch_id)  # what is written counts, though its events are still here
             return
         started = self._monotonic()
         try:
@@ -256,6 +255,7 @@ class SegmentWorker:
                 extra={"event": "segment_not_emitted", "batch_id": facts.batch_id, "cause": str(error)},
             )
             await hold.give_back(self._gate.wait, failed=True)
+            await self._audit(facts.batch_id)
             return
         except BaseException:
             self._gate.left()

@@ -69,15 +69,22 @@ class WindUp:
     async def _turn(self, batch: Document) -> None:
         batch_id, plan_id = batch["_id"], batch["plan"]["plan_id"]
         shards = await self._shards.all_of(batch_id, plan_id)
-        # A query may miss a shard inserted while it ran; one that begins afterwards cannot, and the shard it
-        # was split from was still open when the first began.
-        owed = await self._shards.unsettled_segments(batch_id, plan_id) | owed_by(shards)
+        if batch["status"] == BatchStatus.FINALIZING.value:
+            # nothing is owed any more and every segment is offered: it became so after both
+            if not await self._finaliser.advance(batch, shards):
+                await self._summaries.update(batch)
+            return
+        owed = owed_by(shards)
+        if len(owed) < batch["plan"]["segments"]:
+            # A query may miss a shard inserted while it ran; one that begins afterwards cannot, and the shard
+            # it was split from was still open when the first began.
+            owed |= await self._shards.unsettled_segments(batch_id, plan_id)
         if owed:
             await self._end_early(batch)
-        await self._offer(batch, shards, owed)
-        await self._summaries.refresh(batch_id)
+        offered = await self._offer(batch, shards, owed)
+        await self._summaries.update(batch)
         if not owed:
-            await self._finaliser.advance(batch, shards)
+            await self._finaliser.advance(batch, shards, is_written=not offered)
 
     async def _end_early(self, batch: Document) -> None:
         """Have no shard of an ending batch outlive its time of grace."""
@@ -105,13 +112,20 @@ class WindUp:
             return None
         return Ending.EXPIRED, now
 
-    async def _offer(self, batch: Document, shards: Sequence[Document], owed: set[int]) -> None:
-        """Nothing is written while the batch may still turn out to be refused as a whole."""
+    async def _offer(self, batch: Document, shards: Sequence[Document], owed: set[int]) -> bool:
+        """Whether any segment was newly offered to the writer.
+
+        Nothing is written while the batch may still turn out to be refused as a whole.
+        """
+        if len(owed) >= batch["plan"]["segments"]:
+            return False
         ran = any(shard["state"] == ShardState.SETTLED.value for shard in shards)
         if not ran and batch["status"] != BatchStatus.CANCELLING.value:
-            return
-        if await self._segments.mark_ready(batch["_id"], batch["plan"]["plan_id"], owed):
+            return False
+        offered = await self._segments.mark_ready(batch["_id"], batch["plan"]["plan_id"], owed) > 0
+        if offered:
             self._wakers.segments()
+        return offered
 
 
 def owed_by(shards: Sequence[Document]) -> set[int]:

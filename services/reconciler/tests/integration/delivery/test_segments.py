@@ -42,7 +42,7 @@ async def test_a_segment_is_written_and_its_events_are_on_their_partition(delive
         assert segment["usage"]["total_tokens"] == 8 * 14
         assert segment["manifest"]["output"]["lines"] == 8
         await check_events(delivery, batch, segment)
-    assert delivery.changed.count(batch["_id"]) == 6
+    assert delivery.changed.count(batch["_id"]) == 4
 
 
 async def check_events(delivery: Any, batch: dict[str, Any], segment: dict[str, Any]) -> None:

@@ -47,7 +47,6 @@ class Bench:
                 batches=self.batches,
                 turns=turns,
                 segments=segments,
-                summaries=summaries,
                 files=self.files,
                 reports=PrometheusReports(),
                 relay=lambda: self.woken.append("outbox"),

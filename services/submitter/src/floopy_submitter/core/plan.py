@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -182,15 +182,21 @@ def _rates(rates: Rates) -> Document:
     return document
 
 
-def planned_fields(plan: Document, shards: Sequence[Document], now: datetime) -> Document:
-    """What the batch gets in the write that makes the plan its own."""
+def planned_fields(
+    plan: Document, shards: Sequence[Document], now: datetime, audit_after: float = 0.0
+) -> Document:
+    """What the batch gets in the write that makes the plan its own.
+
+    `audit_after`: seconds until it is audited though nobody has said that anything of it is written.
+    """
     return {
         "plan": plan,
         "counts.total": plan["total"],
         "summary.shards": dict(Counter(shard["state"] for shard in shards)),
         "next_look_at": now,
         "audit.stage": "open",
-        "audit.next_at": now,
+        "audit.next_at": now + timedelta(seconds=audit_after),
+        "audit.pace": audit_after or None,
     }
 
 

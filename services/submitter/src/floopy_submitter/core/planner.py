@@ -102,7 +102,9 @@ class Planner:
         refused: Callable[[], None],
         now: Now,
         hit: Hit,
+        audit_after: float = 0.0,
     ) -> None:
+        """`audit_after`: seconds until a batch is audited though nobody asked for it."""
         self._store = store
         self._blobs = blobs
         self._files = files
@@ -114,12 +116,14 @@ class Planner:
         self._refused = refused
         self._now = now
         self._hit = hit
+        self._audit_after = audit_after
         self._last_org = ""
 
     async def step(self) -> bool:
         """Plan or refuse one batch, else tidy up behind a planner that died; True when there was one."""
         claim = await self._store.claim(self._last_org, self._now())
         if claim is None:
+            self._last_org = ""
             return await self._store.tidy_next()
         self._last_org = claim.batch["org_id"]
         try:
@@ -226,7 +230,7 @@ class Planner:
             month=hold.month,
             now=now,
         )
-        if not await hold.planned(planned_fields(plan, cut.shards, now), now):
+        if not await hold.planned(planned_fields(plan, cut.shards, now, self._audit_after), now):
             return False
         self._hit("plan.after_plan")
         size = {"lines": scan.lines, "shards": len(cut.shards)}

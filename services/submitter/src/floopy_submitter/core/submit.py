@@ -130,32 +130,33 @@ class Submitter:
         self._hit = hit
 
     async def step(self) -> bool:
-        """Start what is due and fits; True when anything was started or put aside."""
-        worked = False
+        """Start what is due and fits; False: a wake-up or the end of a job says when there is more."""
         while self._slots.free > 0:
             # where creates take turns, a second job would only wait for the first
             without = self._breaker.paused() | (self._slots.accounts & self._one_at_a_time)
             shard = await self._slots.next_from(self._shards.next_due, without)
             if shard is None:
                 break
-            worked = True
             batch = await self._batches.get(shard["batch_id"])
             if is_stale(batch, shard):
                 await self._shards.discard(shard)
-            elif not may_submit(batch, shard):
+            elif batch is None or not may_submit(batch, shard):
                 await self._shards.defer(shard, self._times.defer)
             elif (claim := await self._shards.claim(shard)) is not None:
                 self._hit("submit.after_claim")
-                self._slots.start(shard["account_id"], self.submit(claim))
-        return worked
+                self._slots.start(shard["account_id"], self.submit(claim, batch))
+        return False
 
-    async def submit(self, claim: Claim) -> None:
-        """Submit one claimed shard; whatever it ends in, the shard is let go, or its lease runs out."""
+    async def submit(self, claim: Claim, batch: Document) -> None:
+        """Submit one claimed shard of `batch`, which was read a moment ago.
+
+        Whatever it ends in, the shard is let go, or its lease runs out.
+        """
         started = time.monotonic()
         creations: list[_Creation] = []
         try:
             async with claim.hold() as hold:
-                await self._submit(hold, creations)
+                await self._submit(hold, batch, creations)
         except LeaseLost:
             await self._after_losing(claim.shard, creations)
             raise
@@ -167,9 +168,8 @@ class Submitter:
             self._unclear()
         await self._changed(claim.shard["batch_id"])
 
-    async def _submit(self, hold: Hold, creations: list[_Creation]) -> None:
+    async def _submit(self, hold: Hold, batch: Document, creations: list[_Creation]) -> None:
         try:
-            batch = await self._wanted(hold.shard)
             if hold.shard.get("split"):
                 await self._splitter.go_on(hold)
                 return
@@ -224,11 +224,11 @@ class Submitter:
     ) -> None:
         """Where batches do not show whose they are: one create at a time, none while another is unclear."""
         times = self._times
-        await hold.extend(times.call)
         if provider.shows_attempts:
             await self._create(hold, batch, provider, creations, ready)
             return
         self._one_at_a_time.add(hold.shard["account_id"])
+        await hold.extend(times.call)
         turn = await self._turns.take(hold.shard, times.call, times.quiet)
         if turn is None:
             raise NoTurn(hold.shard["_id"])
@@ -248,7 +248,7 @@ class Submitter:
         turn: CreateTurn | None = None,
     ) -> None:
         times = self._times
-        await hold.fence()
+        await hold.fence(times.call)
         self._hit("submit.after_fence")
         deadline = time.monotonic() + times.create_timeout
         attempt = _present(hold)

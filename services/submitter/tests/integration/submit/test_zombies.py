@@ -74,7 +74,7 @@ async def test_a_fenced_shard_is_searched_and_never_claimed_again(
     async with claim.hold() as hold:
         await hold.intend()
         await hold.prepared("file-1")
-        await hold.fence()
+        await hold.fence(0)
     shard = await world.shard(batch_id)
 
     unclear = await world.eventually(store.next_unclear, "the lease to run out")
