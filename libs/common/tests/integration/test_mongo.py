@@ -327,7 +327,7 @@ async def test_another_organisations_batch_is_unknown(mongo: Mongo) -> None:
 async def test_a_repeat_is_absorbed_once_per_retry_count(mongo: Mongo) -> None:
     store = BatchStore(mongo)
     since = datetime(2025, 12, 31, tzinfo=UTC)
-    await store.insert(_batch(api_key_id="key_1", request_hash="h", retry_count=0))
+    await store.insert(_batch(api_key_id="key_1", request_hash="h", nth=0, sendings=[0]))
 
     first = await store.absorb_retry("key_1", "h", since, 1)
     again = await store.absorb_retry("key_1", "h", since, 1)
