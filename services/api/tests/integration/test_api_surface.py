@@ -184,6 +184,8 @@ async def test_a_repeat_of_a_create_in_flight_gets_the_same_batch(
 @pytest.mark.surface("5.2 sendings of one request that all arrive at once make one batch")
 async def test_sendings_at_once_make_one_batch(service: Any, client: AsyncOpenAI) -> None:
     for _ in range(5):
+        # with the connections open no sending comes in when another's batch is made already
+        await asyncio.gather(*(client.batches.list() for _ in range(3)))
         await service.mongo.collection("batches").delete_many({})
         sendings = (
             client.batches.create(**REQUEST, extra_headers={"x-stainless-retry-count": str(count)})
