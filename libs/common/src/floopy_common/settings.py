@@ -209,6 +209,10 @@ class BatchSettings(_Group):
     completion_window: float = Field(
         default=86_400.0, gt=0, description="Seconds a batch has before it expires."
     )
+    allow_mixed_models: bool = Field(
+        default=False,
+        description="Whether a file may name several models; OpenAI refuses it, with `mismatched_model`.",
+    )
     expiry_grace: float = Field(
         default=600.0, ge=0, description="Seconds an expired batch waits for its provider batches."
     )

@@ -170,6 +170,7 @@ class Wiring:
             segment=SegmentLimits(settings.segment.max_lines, settings.segment.max_bytes),
             shard=ShardLimits(settings.shard.max_lines, settings.shard.max_bytes),
             translations={ANTHROPIC: self._translation()},
+            mixed_models=settings.batch.allow_mixed_models,
             planned=self.wake("submit"),
             refused=self.wake("outbox batches"),
             now=self._clock.now,

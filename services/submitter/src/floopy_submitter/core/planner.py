@@ -98,13 +98,17 @@ class Planner:
         segment: SegmentLimits,
         shard: ShardLimits,
         translations: Mapping[str, TranslationPlanner],
+        mixed_models: bool,
         planned: Callable[[], None],
         refused: Callable[[], None],
         now: Now,
         hit: Hit,
         audit_after: float = 0.0,
     ) -> None:
-        """`audit_after`: seconds until a batch is audited though nobody asked for it."""
+        """`mixed_models`: a file may name several models, each of which gets shards of its own.
+
+        `audit_after`: seconds until a batch is audited though nobody asked for it.
+        """
         self._store = store
         self._blobs = blobs
         self._files = files
@@ -112,6 +116,7 @@ class Planner:
         self._segment = segment
         self._shard = shard.within(OPENAI_LIMITS)
         self._translations = translations
+        self._mixed_models = mixed_models
         self._planned = planned
         self._refused = refused
         self._now = now
@@ -148,8 +153,8 @@ class Planner:
 
     async def _plan(self, hold: PlanHold, tries: int) -> bool:
         _check_batch(hold.batch, tries)
-        mixed = hold.batch["provider"] in self._translations
-        scan = InputScan(hold.batch["endpoint"], self._segment, self._shard, mixed_models=mixed)
+        endpoint = hold.batch["endpoint"]
+        scan = InputScan(endpoint, self._segment, self._shard, mixed_models=self._mixed_models)
         async with self._blobs.writer(kind="index", pins=[hold.batch["_id"]]) as writer:
             await self._read(hold.batch, scan, writer)
             if not await hold.reserve(scan.lines):

@@ -81,6 +81,7 @@ class World:
         shard: tuple[int, int] = (50_000, 200_000_000),
         between: Callable[[], Awaitable[None]] | None = None,
         claude: AnthropicSettings | None = None,
+        mixed_models: bool = True,
     ) -> Planner:
         return Planner(
             store=self.store(ttl=ttl),
@@ -90,6 +91,7 @@ class World:
             segment=SegmentLimits(*segment),
             shard=ShardLimits(*shard),
             translations={"anthropic": self._translation(claude or AnthropicSettings(), ShardLimits(*shard))},
+            mixed_models=mixed_models,
             planned=lambda: self.woken.append("planned"),
             refused=lambda: self.woken.append("refused"),
             now=SystemClock().now,

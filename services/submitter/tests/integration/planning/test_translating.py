@@ -172,6 +172,23 @@ async def test_models_may_be_mixed_and_each_has_its_price(world: Any, sent: Sent
     assert [(shard["group"], shard["ranges"]) for shard in refused] == [(0, [[3, 3]]), (1, [[4, 4]])]
 
 
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+async def test_a_second_model_fails_the_batch_unless_the_operator_allows_it(
+    world: Any, provider: str
+) -> None:
+    content = line(1, HAIKU) + line(2, OPUS) + line(3, HAIKU)
+    first = await world.create(content, **{**CLAUDE, "provider": provider})
+    await world.planner(mixed_models=False).step()
+    second = await world.create(content, **{**CLAUDE, "provider": provider})
+    await world.planner(mixed_models=True).step()
+
+    refused, planned = await world.batch(first), await world.batch(second)
+    (error,) = refused["errors"]
+    assert (refused["status"], error["code"], error["line"]) == ("failed", "mismatched_model", 2)
+    assert planned["status"] == "in_progress"
+    assert [(shard["group"], shard["lines"]) for shard in await world.shards(second)] == [(0, 2), (1, 1)]
+
+
 async def test_more_models_than_a_plan_can_hold_fail_the_batch(world: Any) -> None:
     lines = [line(number, f"claude-{number}") for number in range(1, 102)]
     batch_id = await world.create(b"".join(lines), **CLAUDE)
