@@ -86,7 +86,11 @@ async def _round(system: System, keys: list[str], files: list[str], batches: int
             if status != 200:
                 raise RuntimeError(f"a create was answered with {status}")
 
-    await asyncio.gather(*(work(connection) for connection in connections))
+    try:
+        await asyncio.gather(*(work(connection) for connection in connections))
+    finally:
+        for connection in connections:
+            connection.close()
     created = batches / (time.monotonic() - started)
     settings = MongoSettings(
         uri=system.credentials["mongo_uri"], database=system.credentials["mongo_database"]

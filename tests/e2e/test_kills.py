@@ -117,7 +117,8 @@ async def test_submitter_killed_between_intent_and_record(stack: Stack, provider
     await eventually(
         lambda: _create_is_held(stack, held), timeout=60, what="a create between intent and record"
     )
-    assert (await stack.batch(batch_id))["floopy"]["shards"].get("submitting", 0) >= 1
+    async with stack.database() as database:
+        assert await database.shards.count_documents({"batch_id": batch_id, "state": "submitting"}) >= 1
 
     await stack.kill("floopy-submitter")
     await stack.simulator.release(held)

@@ -6,6 +6,7 @@ addresses in `FLOOPY_TEST_MONGO` and `FLOOPY_TEST_KAFKA`, else the backends of t
 
 import asyncio
 import os
+import resource
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -107,6 +108,38 @@ def _used_by(item: pytest.Item) -> frozenset[str]:
     return frozenset(getattr(item, "fixturenames", ()))
 
 
+_MOST_FILES = 0.5
+"""Share of the files a process may open after which the session's mongod is started anew."""
+
+
+class _OwnMongod:
+    """This session's mongod, started anew before it has more files open than a process may.
+
+    It keeps a file for every collection and index of databases that were dropped minutes ago.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._backend = Mongod(directory, cache_gb=0.5)
+        self._loop = asyncio.new_event_loop()
+
+    def start(self) -> str:
+        return self._loop.run_until_complete(self._backend.start())
+
+    def renew(self) -> bool:
+        """Called between two tests; True when it was started anew."""
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        open_files = len(os.listdir(f"/proc/{self._backend.process.pid}/fd"))
+        if open_files < _MOST_FILES * limit:
+            return False
+        self._loop.run_until_complete(self._backend.stop())
+        self.start()
+        return True
+
+    def end(self) -> None:
+        self._loop.run_until_complete(self._backend.kill())
+        self._loop.close()
+
+
 @contextmanager
 def serving(backend: Backend) -> Iterator[str]:
     """Runs a backend without an event loop of the test's own."""
@@ -125,7 +158,21 @@ def _scratch() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def mongo_uri() -> Iterator[str]:
+def own_mongod() -> Iterator[_OwnMongod | None]:
+    """The mongod of this session; None where it has another's."""
+    if source(MONGO_VARIABLE) is not Source.LOCAL:
+        yield None
+        return
+    with _scratch() as directory:
+        mongod = _OwnMongod(directory)
+        try:
+            yield mongod
+        finally:
+            mongod.end()
+
+
+@pytest.fixture(scope="session")
+def mongo_uri(own_mongod: _OwnMongod | None) -> Iterator[str]:
     """A replica set; its databases belong to the tests of this session."""
     match source(MONGO_VARIABLE):
         case Source.DOCKER:
@@ -134,19 +181,21 @@ def mongo_uri() -> Iterator[str]:
         case Source.ADDRESS:
             yield os.environ[MONGO_VARIABLE]
         case Source.LOCAL:
-            with _scratch() as directory, serving(Mongod(directory, cache_gb=0.5)) as uri:
-                yield uri
+            assert own_mongod is not None
+            yield own_mongod.start()
         case unknown:
             assert_never(unknown)
 
 
 @pytest.fixture
-def mongo_database(mongo_uri: str) -> Iterator[str]:
+def mongo_database(mongo_uri: str, own_mongod: _OwnMongod | None) -> Iterator[str]:
     """The name of a fresh database, dropped after the test."""
     name = f"test_{uuid.uuid4().hex}"
     yield name
     with MongoClient[dict[str, object]](mongo_uri) as client:
         client.drop_database(name)
+    if own_mongod is not None:
+        own_mongod.renew()
 
 
 @pytest_asyncio.fixture
