@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from floopy_api.core.authentication import Caller
 from floopy_api.core.create import (
@@ -49,7 +49,6 @@ class _Facts:
     account: Document
     plan: Plan
     file: Document | None
-    at: datetime
 
 
 @dataclass(frozen=True)
@@ -170,6 +169,8 @@ class Batches:
 
     def _sending(self, caller: Caller, request_hash: str, options: CreateOptions) -> Sending:
         began = self._now() - timedelta(seconds=options.elapsed)
+        # batches are dated in whole milliseconds
+        began = began.replace(microsecond=began.microsecond // 1000 * 1000)
         return Sending(caller.key_id, request_hash, options.retry_count, began)
 
     async def _earlier(
@@ -206,7 +207,7 @@ class Batches:
             self._check_cap(caller.org_id, plan.monthly_line_cap, f"{now:%Y%m}"),
             self._ports.files.get_owned(caller.org_id, request.input_file_id),
         )
-        return _Facts(org, account, plan, file, now)
+        return _Facts(org, account, plan, file)
 
     async def _begin(
         self,
@@ -227,7 +228,8 @@ class Batches:
             plan=facts.plan,
             account=facts.account,
             input=await self._pinned_input(facts.file, batch_id),
-            created_at=facts.at,
+            # dated last: a sending that comes in while this one looks things up is older than the batch
+            created_at=self._now(),
             window=self._window,
         )
 

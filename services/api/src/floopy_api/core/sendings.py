@@ -34,13 +34,14 @@ async def look(batches: BatchStore, sending: Sending, now: datetime) -> tuple[Do
     if newest is None:
         return None, 0
     found = None
-    if sending.count > 0:
-        found = await batches.absorb_retry(
-            sending.api_key_id, sending.request_hash, now - _RETRY_WINDOW, sending.count
-        )
-    if found is None and newest["created_at"] >= sending.began:
+    if newest["created_at"] >= sending.began:
         # made while this one was on its way; a later sending may have been the faster
         found = await batches.join_later_sending(
             sending.api_key_id, sending.request_hash, sending.began, sending.count
+        )
+    if found is None and sending.count > 0:
+        # in this order: an earlier sending that joins in between is met here, the other would miss it
+        found = await batches.absorb_retry(
+            sending.api_key_id, sending.request_hash, now - _RETRY_WINDOW, sending.count
         )
     return found, newest["nth"] + 1
