@@ -16,6 +16,7 @@ from floopy_sinks.lines import HEADERS, encoded, make_segment
 from floopy.backends.embedded import EmbeddedBroker
 from floopy.backends.topics import TopicSpec, create_topics
 from floopy.testing import Broker, BrokerKind
+from floopy_common.chassis import subscription
 from floopy_common.chassis.consumer import Consumer, LineRecord, group_id, open_consumer
 from floopy_common.chassis.subscription import REWOUND, Subscription, WrongPartitionCount
 from floopy_common.domain.errors import Invalid, Transient
@@ -343,14 +344,24 @@ async def test_a_commit_that_takes_its_time_is_waited_for(
     tmp_path: Path, taken: Taken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While a commit is under way the position is ahead of it, and nothing is lost."""
-    commit = AIOKafkaConsumer.commit
+    commit, look = AIOKafkaConsumer.commit, Subscription._look
+    looks: asyncio.Queue[None] = asyncio.Queue()
     rewound = REWOUND.labels(LINE_COMPLETED)._value
     before = rewound.get()
 
+    async def looked(self: Subscription, consumer: AIOKafkaConsumer) -> None:
+        await look(self, consumer)
+        looks.put_nowait(None)
+
     async def late(self: AIOKafkaConsumer) -> None:
-        await asyncio.sleep(7)
+        while not looks.empty():
+            looks.get_nowait()
+        for _ in range(4):  # two that agree are enough to go back
+            await looks.get()
         await commit(self)
 
+    monkeypatch.setattr(subscription, "_WATCH_INTERVAL", 0.05)
+    monkeypatch.setattr(Subscription, "_look", looked)
     monkeypatch.setattr(AIOKafkaConsumer, "commit", late)
     async with _own_bench(tmp_path) as (_, bench):
         consumer = Consumer(bench.settings, SERVICE)

@@ -1,14 +1,15 @@
 """The database module against a real replica set: literal values, leases, outbox, status moves."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from pymongo import MongoClient
+from typing_extensions import override
 
+from floopy_common.chassis import lease as lease_module
 from floopy_common.chassis.lease import LiveLease, claim_stage, held, new_lease, release_stage, renewing
 from floopy_common.chassis.mongo import (
     FREE_LEASE,
@@ -129,17 +130,21 @@ async def test_extending_is_never_shortened_by_a_heartbeat(mongo: Mongo) -> None
         assert 55 < live.seconds_left() <= 60
 
 
-async def test_a_heartbeat_that_comes_after_the_release_reports_no_loss(mongo: Mongo) -> None:
+async def test_a_heartbeat_that_comes_after_the_release_reports_no_loss(
+    mongo: Mongo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "LiveLease", _Watched)
     shards = mongo.collection("shards")
     await shards.insert_new({"_id": "s", "lease": None})
     lease = new_lease("one", 0.3)
     await shards.update_one({"_id": "s"}, [claim_stage(lease, 0.3)])
 
     async with asyncio.timeout(10), renewing(shards, "s", lease, 0.3) as live:
+        assert isinstance(live, _Watched)
         with live.letting_go():
             assert await shards.update_one({"_id": "s", **live.held()}, [release_stage()]) == 1
-            await _beats(live)  # the answer to the release is still on its way
-        await _beats(live)  # the body has something left to do
+            await live.beat(2)  # the answer to the release is still on its way
+        await live.beat(2)  # the body has something left to do
         assert not live.lost
 
 
@@ -175,11 +180,22 @@ async def test_a_body_stopped_from_outside_is_stopped_though_its_lease_is_lost(m
         await task
 
 
-async def _beats(live: LiveLease) -> None:
-    """Wait for a few heartbeats."""
-    until = time.monotonic() + 0.35
-    while time.monotonic() < until:
-        await asyncio.sleep(0.05)
+class _Watched(LiveLease):
+    """Tells of every heartbeat, each of which says whether the lease is lost."""
+
+    beats: asyncio.Queue[bool]
+
+    @override
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "lost":
+            self.__dict__.setdefault("beats", asyncio.Queue()).put_nowait(value)
+
+    async def beat(self, times: int) -> None:
+        while not self.beats.empty():
+            self.beats.get_nowait()
+        for _ in range(times):
+            await self.beats.get()
 
 
 async def test_looking_for_what_is_due_reads_nothing_that_is_not(mongo: Mongo) -> None:

@@ -92,7 +92,15 @@ async def test_concurrent_batches_of_one_partition_stay_whole(
 
 async def test_a_single_record_is_acknowledged(producer: Producer, settings: KafkaSettings) -> None:
     await producer.send(TOPIC, b"key", b"value")
-    assert await producer.partitions_of(TOPIC) == 4
+
+    consumer = AIOKafkaConsumer(
+        settings.topic_prefix + TOPIC,
+        bootstrap_servers=settings.bootstrap_servers,
+        auto_offset_reset="earliest",
+    )
+    async with asyncio.timeout(20), consumer:
+        record = await consumer.getone()
+    assert (record.key, record.value) == (b"key", b"value")
 
 
 async def test_an_oversized_record_is_refused_before_anything_is_sent(producer: Producer) -> None:

@@ -3,13 +3,16 @@
 import asyncio
 import io
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
 import openai
 import pytest
 from openai import AsyncOpenAI
+from typing_extensions import override
 
+from floopy_api.core.sendings import Sending, look
 from floopy_common.settings import ApiSettings
 from floopy_common.stores.batches import BatchStore
 from floopy_common.stores.files import FileStore
@@ -192,6 +195,31 @@ async def test_sendings_at_once_make_one_batch(service: Any, client: AsyncOpenAI
             for count in range(3)
         )
         assert len({batch.id for batch in await asyncio.gather(*sendings)}) == 1
+
+
+class _Joined(BatchStore):
+    """Lets the first sending join the second repeat's batch just before the first repeat would."""
+
+    @override
+    async def join_later_sending(
+        self, api_key_id: str, request_hash: str, since: datetime, count: int
+    ) -> dict[str, Any] | None:
+        await super().join_later_sending(api_key_id, request_hash, since, 0)
+        return await super().join_later_sending(api_key_id, request_hash, since, count)
+
+
+async def test_a_repeat_meets_a_batch_that_an_earlier_sending_joins_between_its_looks(service: Any) -> None:
+    now = datetime.now(UTC)
+    batch = {"_id": "batch_1", "api_key_id": "key_1", "request_hash": "h", "nth": 0, "sendings": [2]}
+    await service.mongo.collection("batches").insert_new({**batch, "created_at": now})
+    began = now - timedelta(milliseconds=5)
+
+    found, number = await look(_Joined(service.mongo), Sending("key_1", "h", 1, began), now)
+
+    assert found is not None
+    assert (found["_id"], number) == ("batch_1", 1)
+    (stored,) = await service.mongo.collection("batches").find_all({}, {"sendings": 1})
+    assert stored["sendings"] == [2, 0, 1]
 
 
 async def test_equal_creates_at_once_that_are_no_repeats_are_as_many_batches(

@@ -109,12 +109,6 @@ class Producer:
         self._count(topic, len(records), started)
         return min(first for first, _ in offsets), max(last for _, last in offsets)
 
-    async def partitions_of(self, topic: str) -> int:
-        """How many partitions the broker has for the topic."""
-        async with self._guarded(topic) as generation:
-            asking = generation.client.partitions_for(self._full(topic))
-            return len(await generation.wait(asking, self._settings.send_timeout))
-
     async def close(self) -> None:
         """Give up the connection; sends still under way raise NotSent."""
         generation, self._current = self._current, None

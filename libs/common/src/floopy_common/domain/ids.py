@@ -65,11 +65,6 @@ def line_id(batch_id: str, line_no: int) -> str:
     return f"{batch_id}:{line_no:09d}"
 
 
-def batch_of(line: str) -> str:
-    """The batch id inside a line id."""
-    return line.rpartition(":")[0]
-
-
 def segment_id(plan_id: str, no: int) -> str:
     return f"{plan_id}:{no:05d}"
 

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any, Final
 
 URGENT = datetime(1970, 1, 1, tzinfo=UTC)
 """As a shard's `poll.next_at`: by a look of its own and before all others; `poll.due_at` says since when."""
@@ -68,3 +69,27 @@ class WaitReason(StrEnum):
     UNAVAILABLE = "provider_unavailable"
     BLOCKED = "account_blocked"
     OPERATOR = "operator"
+
+
+PLACE: Final = (
+    *("batch_id", "org_id", "plan_id", "no"),
+    *("provider", "account_id", "endpoint", "model", "group"),
+)
+"""Fields that a shard made of another's lines has in common with it."""
+
+_NOT_YET: Final = (
+    *("waiting", "lease", "submitted_at", "poll", "cancel_asked_at"),
+    *("provider_batch_id", "provider_status", "provider_counts"),
+    *("archive", "ended", "ended_at", "refused"),
+)
+
+
+def untried() -> dict[str, Any]:
+    """What a stored shard says of its life before anything has happened to it."""
+    return {
+        "state": ShardState.PLANNED.value,
+        "attempt": 0,
+        "attempts": [],
+        "downloads": 0,
+        **dict.fromkeys(_NOT_YET),
+    }

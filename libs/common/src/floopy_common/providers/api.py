@@ -12,9 +12,23 @@ import msgspec
 from pydantic import SecretStr
 from yarl import URL
 
-from floopy_common.providers.answers import clean, read_refusal
-from floopy_common.providers.http import CONNECT_TIMEOUT, Connections, read_bounded
-from floopy_common.providers.port import ProviderBatch, ProviderStatus, ResultStream, Unavailable
+from floopy_common.providers.answers import Refusal, clean, read_refusal
+from floopy_common.providers.http import (
+    CONNECT_TIMEOUT,
+    Connections,
+    GuardedBody,
+    GuardedStream,
+    read_bounded,
+)
+from floopy_common.providers.port import (
+    Ambiguous,
+    NotAccepted,
+    ProviderBatch,
+    ProviderError,
+    ProviderStatus,
+    ResultStream,
+    Unavailable,
+)
 
 READ_TIMEOUT = 30.0
 """Seconds for a look, and for silence inside a download."""
@@ -64,6 +78,32 @@ class ProviderApi:
     async def call(self, method: str, path: str, decode: Callable[[bytes], _Answer]) -> _Answer:
         """What a call that may be made again answers; NotFound or Unavailable."""
         return await self._answer(self.write(method, path, self.read_timeout), decode)
+
+    async def create(
+        self,
+        path: str,
+        seconds: float,
+        body: GuardedBody | GuardedStream,
+        decode: Callable[[bytes], _Answer],
+        *,
+        refused: Callable[[Refusal], ProviderError] = Refusal.of_create,
+        stopped: Callable[[Exception], Exception] = lambda failure: failure,
+    ) -> _Answer:
+        """What a call that must not be made twice answers. Raises NotAccepted or Ambiguous.
+
+        `stopped` says what is raised for what kept the body from leaving.
+        """
+        try:
+            async with self.write("POST", path, seconds, body) as response:
+                if not 200 <= response.status < 300:
+                    raise refused(await read_refusal(response, self.key))
+                return decoded(decode, await read_bounded(response))
+        except (*FAILURES, Garbled) as error:
+            if body.failure is not None:
+                raise stopped(body.failure) from error
+            if body.started:
+                raise Ambiguous(self.say(error)) from error
+            raise NotAccepted(self.say(error), status=None, retryable=True) from error
 
     def write(self, method: str, path: str, seconds: float, body: aiohttp.Payload | None = None) -> _Sending:
         """A call on a connection of its own; FAILURES are the caller's to understand."""

@@ -4,12 +4,11 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from floopy_common.chassis.mongo import Document, Mongo
 from floopy_common.chassis.secrets import Keyring
 from floopy_common.domain.errors import WrongKey
-from floopy_common.domain.line import LineAnswer
 from floopy_common.providers import unsent
 from floopy_common.providers.anthropic.client import AnthropicBatches
 from floopy_common.providers.anthropic.policy import Policy
@@ -18,30 +17,13 @@ from floopy_common.providers.api import Access
 from floopy_common.providers.http import Connections, open_connections
 from floopy_common.providers.openai.client import OpenAiBatches
 from floopy_common.providers.openai.result import OpenAiResults
-from floopy_common.providers.port import AccountMissing, BatchProvider
+from floopy_common.providers.port import AccountMissing, BatchProvider, ResultFormat
 from floopy_common.providers.unsent import UnsentResults
 from floopy_common.settings import ProvidersSettings, Settings
 from floopy_common.stores.accounts import AccountStore
 
 MAX_CLIENTS = 1_000
 """Accounts whose client a process remembers; a client is small, opening its key takes 20 us."""
-
-
-class ResultFormat(Protocol):
-    """How a provider writes a line of its results."""
-
-    def read_key(self, raw: bytes) -> str | None: ...
-
-    def parse_result(self, raw: bytes) -> LineAnswer:
-        """Whether the line succeeded and why not, without regard to its request."""
-        ...
-
-    def parse_answer(self, raw: bytes, asked: bytes, ended: int) -> tuple[LineAnswer, tuple[str, ...]]:
-        """The answer to the request whose body is `asked`, and notes for an operator.
-
-        `ended`: when the provider batch's results were complete, in Unix seconds. Pure, so always the same.
-        """
-        ...
 
 
 RESULT_FORMATS: Mapping[str, ResultFormat] = {

@@ -106,15 +106,15 @@ class GuardedBody(_Outgoing):
         self._body = body
         self._size = len(body)
         self._before_send = before_send
-        self.refusal: Exception | None = None
+        self.failure: Exception | None = None
         self.started = False
 
     @override
     async def write(self, writer: AbstractStreamWriter) -> None:
         try:
             self._before_send()
-        except Exception as refusal:
-            self.refusal = refusal
+        except Exception as failure:
+            self.failure = failure
             raise
         self.started = True
         await writer.write(self._body)

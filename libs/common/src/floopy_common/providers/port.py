@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from floopy_common.domain.errors import FloopyError
+from floopy_common.domain.line import LineAnswer
 
 
 class ProviderStatus(StrEnum):
@@ -221,6 +222,29 @@ class BatchProvider(Protocol):
 
     async def delete_input(self, file_id: str) -> None:
         """Remove an uploaded input; already gone is fine. Raises Unavailable."""
+        ...
+
+
+class ResultFormat(Protocol):
+    """How one provider writes a line of its results; pure, so always the same."""
+
+    def read_key(self, raw: bytes) -> str | None:
+        """The line's custom_id; None when the line cannot be read."""
+        ...
+
+    def parse_result(self, raw: bytes) -> LineAnswer:
+        """Whether the line succeeded and why not, without regard to its request.
+
+        Raises Invalid when the line cannot be read.
+        """
+        ...
+
+    def parse_answer(self, raw: bytes, asked: bytes, ended: int) -> tuple[LineAnswer, tuple[str, ...]]:
+        """The answer to the request whose body is `asked`, and notes for an operator.
+
+        `ended`: when the provider batch's results were complete, in Unix seconds. Raises Invalid when the
+        line cannot be read.
+        """
         ...
 
 

@@ -66,16 +66,16 @@ class SegmentRun:
     segments: int
     segment: SegmentRef
     records: dict[str, LineRecord] = field(default_factory=dict)
+    first_line: int = 0
+    last_line: int = 0
     fresh: bool = False
     """Nothing of the segment was there when its first line came, and all since has come in order."""
 
-    @property
-    def first_line(self) -> int:
-        return min(record.line.line_no for record in self.records.values())
-
-    @property
-    def last_line(self) -> int:
-        return max(record.line.line_no for record in self.records.values())
+    def add(self, record: LineRecord) -> None:
+        number = record.line.line_no
+        self.first_line = min(self.first_line, number) if self.records else number
+        self.last_line = max(self.last_line, number)
+        self.records[record.line.line_id] = record
 
     @property
     def is_complete(self) -> bool:
@@ -91,7 +91,8 @@ class SegmentRun:
     @property
     def delivered(self) -> Filter:
         """Matches the rows from the first to the last line that was delivered."""
-        return {"_id": {"$gte": min(self.records), "$lte": max(self.records)}}
+        first = line_id(self.batch_id, self.first_line)
+        return {"_id": {"$gte": first, "$lte": line_id(self.batch_id, self.last_line)}}
 
 
 class Wanted(NamedTuple):
@@ -113,7 +114,7 @@ def runs_of(records: Sequence[LineRecord]) -> list[SegmentRun]:
         run = runs.get(key)
         if run is None:
             run = runs[key] = SegmentRun(line.org_id, line.batch_id, line.segments, line.segment)
-        run.records[line.line_id] = record
+        run.add(record)
     return list(runs.values())
 
 

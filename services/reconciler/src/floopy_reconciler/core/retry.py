@@ -6,7 +6,7 @@ from datetime import datetime
 
 from floopy_common.domain.batch import BatchStatus
 from floopy_common.domain.ids import retry_shard_id
-from floopy_common.domain.shard import ShardKind, ShardState
+from floopy_common.domain.shard import PLACE, ShardKind, untried
 from floopy_common.providers.port import ProviderStatus
 from floopy_reconciler.core.look import Look
 from floopy_reconciler.ports import Document
@@ -54,7 +54,7 @@ def retry_shard(
     share = len(lines) / max(1, parent["lines"])
     return {
         "_id": retry_shard_id(parent["_id"]),
-        **{name: parent[name] for name in _INHERITED},
+        **{name: parent[name] for name in PLACE},
         "kind": ShardKind.RETRY.value,
         "depth": parent["depth"] + 1,
         "parent": parent["_id"],
@@ -63,39 +63,8 @@ def retry_shard(
         "bytes": int(parent["bytes"] * share),
         "tokens_estimate": int((parent.get("tokens_estimate") or 0) * share),
         "segments": segments_of(lines, segment_starts),
-        "state": ShardState.PLANNED.value,
-        "attempt": 0,
-        "attempts": [],
-        "downloads": 0,
-        **dict.fromkeys(_EMPTY),
+        **untried(),
     }
-
-
-_INHERITED = (
-    "batch_id",
-    "org_id",
-    "plan_id",
-    "no",
-    "provider",
-    "account_id",
-    "endpoint",
-    "model",
-    "group",
-)
-_EMPTY = (
-    "waiting",
-    "lease",
-    "provider_batch_id",
-    "provider_status",
-    "provider_counts",
-    "submitted_at",
-    "poll",
-    "cancel_asked_at",
-    "archive",
-    "ended",
-    "ended_at",
-    "refused",
-)
 
 
 def runs(lines: Sequence[int], of_parent: Sequence[int]) -> list[list[int]]:

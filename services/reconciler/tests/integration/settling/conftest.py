@@ -19,6 +19,7 @@ from floopy_common.chassis.mongo import Mongo
 from floopy_common.chassis.secrets import Keyring
 from floopy_common.domain.ids import new_batch_id, new_nonce, new_plan_id, segment_id, shard_id
 from floopy_common.domain.index import pack_input
+from floopy_common.domain.shard import untried
 from floopy_common.providers.anthropic.request import BATCH_HEAD, BATCH_TAIL, upstream_element
 from floopy_common.providers.openai.request import upstream_line
 from floopy_common.stores.accounts import AccountStore
@@ -268,26 +269,7 @@ class World:
             "bytes": sum(entry[2] for entry in part),
             "tokens_estimate": 10 * len(part),
             "segments": [s["no"] for s in segments if s["first_line"] <= last and s["last_line"] >= first],
-            "state": "planned",
-            "attempt": 0,
-            "attempts": [],
-            "downloads": 0,
-            **dict.fromkeys(
-                (
-                    "waiting",
-                    "lease",
-                    "provider_batch_id",
-                    "provider_status",
-                    "provider_counts",
-                    "submitted_at",
-                    "poll",
-                    "cancel_asked_at",
-                    "archive",
-                    "ended",
-                    "ended_at",
-                    "refused",
-                )
-            ),
+            **untried(),
         }
 
     async def submit(self, planted: Planted, shard: dict[str, Any], nonce: str | None = None) -> str:

@@ -10,14 +10,14 @@ import msgspec
 from floopy_common.domain.ids import segment_id, shard_id
 from floopy_common.domain.money import Rates
 from floopy_common.domain.segment import SegmentState
-from floopy_common.domain.shard import ShardEnd, ShardKind, ShardState
+from floopy_common.domain.shard import ShardEnd, ShardKind, ShardState, untried
 from floopy_common.providers.unsent import PROVIDER
 from floopy_submitter.core.cutting import Segment, Shard
 from floopy_submitter.core.faults import Fault
 from floopy_submitter.core.unsent import UnsentShard
 from floopy_submitter.ports import Document, PriceList
 
-_BYTES_A_TOKEN = 4
+BYTES_A_TOKEN = 4
 """Rough, and rather too many tokens than too few: what counts is that a provider's queue is not overrun."""
 
 
@@ -51,9 +51,8 @@ def shard_document(
         "ranges": shard.ranges,
         "lines": shard.lines,
         "bytes": shard.bytes,
-        "tokens_estimate": shard.bytes // _BYTES_A_TOKEN,
+        "tokens_estimate": shard.bytes // BYTES_A_TOKEN,
         "segments": shard.segments,
-        "state": ShardState.PLANNED.value,
     }
 
 
@@ -90,28 +89,9 @@ def _any_shard(batch: Document, plan_id: str, no: int, group: int, model: str, n
         "group": group,
         "depth": 0,
         "parent": None,
-        "attempt": 0,
-        "attempts": [],
-        "downloads": 0,
         "created_at": now,
-        **dict.fromkeys(_NOT_YET),
+        **untried(),
     }
-
-
-_NOT_YET = (
-    "waiting",
-    "lease",
-    "provider_batch_id",
-    "provider_status",
-    "provider_counts",
-    "submitted_at",
-    "poll",
-    "cancel_asked_at",
-    "archive",
-    "ended",
-    "ended_at",
-    "refused",
-)
 
 
 def archive_document(index_blob: str, shard: UnsentShard, answers: Document | None) -> Document:

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from floopy_common.domain.ids import split_shard_id
-from floopy_common.domain.shard import ShardState
+from floopy_common.domain.shard import PLACE, untried
 from floopy_submitter.core.input import Measured, ShardInput
+from floopy_submitter.core.plan import BYTES_A_TOKEN
 from floopy_submitter.ports import Document, Hit, Hold, NewShards
-
-_BYTES_A_TOKEN = 4
 
 
 class Splitter:
@@ -55,7 +54,7 @@ def _side(lines: Sequence[Measured]) -> Document:
     return {
         "lines": len(lines),
         "bytes": size,
-        "tokens_estimate": size // _BYTES_A_TOKEN,
+        "tokens_estimate": size // BYTES_A_TOKEN,
         "segments": sorted({line.segment for line in lines}),
     }
 
@@ -74,47 +73,13 @@ def second_half(shard: Document) -> Document:
     after = split["after"]
     return {
         "_id": split_shard_id(shard["_id"], _number(shard)),
-        **{name: shard[name] for name in _INHERITED},
+        **{name: shard[name] for name in (*PLACE, "kind", "depth", "parent")},
         **split["second"],
         "ranges": [[max(first, after + 1), last] for first, last in shard["ranges"] if last > after],
         "created_at": shard.get("created_at"),
-        "state": ShardState.PLANNED.value,
-        "attempt": 0,
-        "attempts": [],
-        "downloads": 0,
-        **dict.fromkeys(_EMPTY),
+        **untried(),
     }
 
 
 def _number(shard: Document) -> int:
     return (shard.get("splits") or 0) + 1
-
-
-_INHERITED = (
-    "batch_id",
-    "org_id",
-    "plan_id",
-    "no",
-    "provider",
-    "account_id",
-    "endpoint",
-    "model",
-    "group",
-    "kind",
-    "depth",
-    "parent",
-)
-_EMPTY = (
-    "waiting",
-    "lease",
-    "provider_batch_id",
-    "provider_status",
-    "provider_counts",
-    "submitted_at",
-    "poll",
-    "cancel_asked_at",
-    "archive",
-    "ended",
-    "ended_at",
-    "refused",
-)

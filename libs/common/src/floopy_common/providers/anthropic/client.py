@@ -4,24 +4,20 @@ from contextlib import AbstractAsyncContextManager
 from urllib.parse import quote
 
 from floopy_common.domain.errors import FloopyError
-from floopy_common.providers.answers import Refusal, read_refusal
+from floopy_common.providers.answers import Refusal
 from floopy_common.providers.anthropic.batch import read_batch, read_page
 from floopy_common.providers.anthropic.request import BATCH_HEAD, BATCH_TAIL
 from floopy_common.providers.anthropic.result import AnthropicResults
 from floopy_common.providers.api import (
-    FAILURES,
     READ_TIMEOUT,
     Access,
-    Garbled,
     Page,
     ProviderApi,
     cancelled,
-    decoded,
     newest_first,
 )
-from floopy_common.providers.http import Connections, GuardedStream, read_bounded
+from floopy_common.providers.http import Connections, GuardedStream
 from floopy_common.providers.port import (
-    Ambiguous,
     AttemptInput,
     CreateRequest,
     Found,
@@ -71,18 +67,14 @@ class AnthropicBatches:
 
     async def create(self, request: CreateRequest) -> ProviderBatch:
         """Create the batch; the requests are streamed and nothing of it exists before the last byte."""
-        body = _body(request)
-        try:
-            async with self._api.write("POST", _BATCHES, self._create_timeout, body) as response:
-                if not 200 <= response.status < 300:
-                    raise _of_create(await read_refusal(response, self._api.key))
-                return decoded(read_batch, await read_bounded(response))
-        except (*FAILURES, Garbled) as error:
-            if body.failure is not None:
-                raise _of_input(body.failure) from error
-            if body.started:
-                raise Ambiguous(self._api.say(error)) from error
-            raise NotAccepted(self._api.say(error), status=None, retryable=True) from error
+        return await self._api.create(
+            _BATCHES,
+            self._create_timeout,
+            _body(request),
+            read_batch,
+            refused=_of_create,
+            stopped=_of_input,
+        )
 
     async def find_attempt(self, sought: Sought) -> Found:
         """Batches of the right size and time; those that have ended say by their results whose they are.

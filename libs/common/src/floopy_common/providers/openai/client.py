@@ -22,11 +22,9 @@ from floopy_common.providers.api import (
 from floopy_common.providers.http import Connections, GuardedBody, StreamedBody, read_bounded
 from floopy_common.providers.openai.wire import ATTEMPT_KEY, Batch, BatchPage, File, metadata_of, to_port
 from floopy_common.providers.port import (
-    Ambiguous,
     AttemptInput,
     CreateRequest,
     Found,
-    NotAccepted,
     NotFound,
     ProviderBatch,
     ResultStream,
@@ -78,17 +76,7 @@ class OpenAiBatches:
     async def create(self, request: CreateRequest) -> ProviderBatch:
         """Create the batch; whoever knows this attempt's file or metadata will find it."""
         body = GuardedBody(_creation(request), "application/json", request.before_send)
-        try:
-            async with self._api.write("POST", "/batches", self._create_timeout, body) as response:
-                if not 200 <= response.status < 300:
-                    raise (await read_refusal(response, self._api.key)).of_create()
-                return decoded(_to_batch, await read_bounded(response))
-        except (*FAILURES, Garbled) as error:
-            if body.refusal is not None:
-                raise body.refusal from error
-            if body.started:
-                raise Ambiguous(self._api.say(error)) from error
-            raise NotAccepted(self._api.say(error), status=None, retryable=True) from error
+        return await self._api.create("/batches", self._create_timeout, body, _to_batch)
 
     async def find_attempt(self, sought: Sought) -> Found:
         """Every batch with the attempt's file, or with its id in the metadata: certainly the attempt's."""

@@ -1,0 +1,79 @@
+"""Winding a batch up, and what is removed afterwards."""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Protocol
+
+from floopy_common.domain.batch import BatchStatus, Ending
+from floopy_common.domain.shard import ShardEnd
+from floopy_reconciler.ports.shared import Document
+
+
+class Turns(Protocol):
+    async def take(self, seconds: float) -> Document | None: ...
+
+    async def nudge(self, batch_id: str) -> None: ...
+
+    async def set_ending(self, batch: Document, ending: Ending, at: datetime) -> bool: ...
+
+
+class Summaries(Protocol):
+    async def update(self, batch: Document) -> Document: ...
+
+
+class EndingShards(Protocol):
+    async def all_of(self, batch_id: str, plan_id: str) -> list[Document]: ...
+
+    async def unsettled_segments(self, batch_id: str, plan_id: str) -> set[int]: ...
+
+    async def end_unsubmitted(self, batch_id: str, plan_id: str, ended: ShardEnd) -> int: ...
+
+    async def ask_cancel(self, batch_id: str, plan_id: str) -> int: ...
+
+    async def end_overdue(self, batch_id: str, plan_id: str, ended: ShardEnd) -> int: ...
+
+
+class SegmentProgress(Protocol):
+    async def mark_ready(self, batch_id: str, plan_id: str, except_for: Collection[int]) -> int: ...
+
+    async def count_open(self, batch_id: str, plan_id: str) -> int: ...
+
+    async def written(self, batch_id: str, plan_id: str) -> list[Document]: ...
+
+
+class OutputFiles(Protocol):
+    async def insert_output(self, file: Document) -> bool: ...
+
+
+class BatchReports(Protocol):
+    def ended(self, status: BatchStatus) -> None: ...
+
+
+class EndedBatches(Protocol):
+    """Terminal batches of which something is still to be removed."""
+
+    async def take(self, seconds: float) -> Document | None: ...
+
+    async def rest(self, batch_id: str, stage: str, seconds: float | None) -> None: ...
+
+    async def drop_content(self, batch_id: str) -> None: ...
+
+
+class AttemptInputs(Protocol):
+    async def leftovers(self, batch_id: str) -> list[tuple[str, str]]: ...
+
+
+class Sweeps(Protocol):
+    async def condemn_unreferenced(self, age: float) -> int: ...
+
+    async def delete_condemned(self, grace: float = 0.0) -> int: ...
+
+    async def condemn_orphan_chunks(self, age: float, after: str = "") -> str: ...
+
+    async def remove_leaked_pins(self, age: float, after: str = "") -> tuple[int, str]: ...
+
+
+class SweepReports(Protocol):
+    def swept(self, blobs: int) -> None: ...
+
+    def leaked(self, pins: int) -> None: ...
