@@ -157,7 +157,7 @@ class OwnedFiles(Protocol):
 
 
 class PinnedBlobs(Protocol):
-    async def pin(self, blob_id: str, batch_id: str) -> bool: ...
+    async def pin_all(self, blob_ids: Iterable[str], batch_id: str) -> bool: ...
 
 
 class Announce(Protocol):

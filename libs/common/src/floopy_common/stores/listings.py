@@ -127,7 +127,7 @@ class ListingStore:
     async def due_accounts(self, without: Collection[str] = ()) -> dict[str, int]:
         """How many shards of which account are due, not counting urgent ones, nor above some thousands."""
         criteria: Document = {
-            "state": {"$in": [ShardState.SUBMITTED.value, ShardState.CANCELLING.value]},
+            **_LISTED,
             "poll.next_at": {"$gt": URGENT},
             **due("poll.next_at"),
         }

@@ -16,6 +16,7 @@ from floopy_api.core.create import (
     read_create,
 )
 from floopy_api.core.customers import Customers
+from floopy_api.core.once import KEY_LIVES, find_earlier
 from floopy_api.core.refresh import Refresher
 from floopy_api.core.sendings import Sending, look
 from floopy_api.errors import BadRequest, Conflict, NotFound, QuotaExceeded
@@ -33,8 +34,6 @@ FAILPOINTS = {
     "api.create.after_insert": "the batch is stored, its creator has no answer yet",
 }
 
-_KEY_LIVES = timedelta(hours=24)
-"""How long an idempotency key stands for the batch it made."""
 _SENDINGS = 300
 """More equal requests than are let in at the same time: each try one of them gets its batch."""
 _DECISIONS = 8
@@ -183,19 +182,10 @@ class Batches:
         return found, sending.marks(number)
 
     async def _by_key(self, caller: Caller, request_hash: str, key: str) -> Document | None:
-        found = await self._ports.batches.find_by_idempotency_key(caller.org_id, key)
-        if found is None:
-            return None
-        if found["created_at"] < self._now() - _KEY_LIVES:
-            await self._ports.batches.release_idempotency_key(found["_id"], key)
-            return None
-        if found["request_hash"] != request_hash:
-            raise Conflict(
-                "This Idempotency-Key was used for a different request. Use a new key for a new batch.",
-                param="Idempotency-Key",
-                code="idempotency_key_reused",
-            )
-        return found
+        oldest = self._now() - KEY_LIVES
+        return await find_earlier(
+            self._ports.batches, caller.org_id, key, request_hash, lambda it: it["created_at"] < oldest
+        )
 
     async def _look_up(self, caller: Caller, request: CreateBatch, options: CreateOptions) -> _Facts:
         """What a new batch depends on; refuses what cannot run. Changes nothing."""

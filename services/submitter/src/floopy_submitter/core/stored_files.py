@@ -31,9 +31,8 @@ class StoredFiles:
         file = await self._files.get_owned(org_id, file_id)
         if file is None:
             return None
-        for blob in {part["blob"] for part in file["ranges"]}:
-            if not await self._blobs.pin(blob, batch_id):
-                return None
+        if not await self._blobs.pin_all((part["blob"] for part in file["ranges"]), batch_id):
+            return None
         return PinnedFile(
             file["filename"],
             file["bytes"],

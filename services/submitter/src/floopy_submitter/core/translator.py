@@ -48,7 +48,7 @@ class Translator:
         """One outcome for each, in order. Raises BlobMissing or BlobCorrupt for a file that is gone."""
         outcomes: list[Translated | Refused] = []
         for number, (_, body) in enumerate(bodies, start=1):
-            wanted = file_ids_of(body)
+            wanted = file_ids_of(body) if self._pinned.files else ()
             context = await self._with_files(wanted) if wanted else self._context
             outcomes.append(translate(body, context))
             if number % _AT_ONCE == 0:

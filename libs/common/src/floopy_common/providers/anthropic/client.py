@@ -29,10 +29,6 @@ from floopy_common.providers.port import (
     Sought,
 )
 
-MAX_REQUESTS = 100_000
-MAX_BYTES = 256_000_000
-"""What one message batch may have."""
-
 PAGE_SIZE = 1_000
 MAX_PAGES = 100
 
