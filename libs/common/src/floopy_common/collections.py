@@ -22,6 +22,8 @@ class CollectionSpec:
     name: str
     document: str
     indexes: tuple[Index, ...] = ()
+    retired: tuple[str, ...] = ()
+    """Names of indexes an earlier release declared, dropped once those of this one are there."""
 
 
 def _index(*keys: str, unique: bool = False, where: Mapping[str, Any] | None = None) -> Index:
@@ -36,6 +38,16 @@ def _index(*keys: str, unique: bool = False, where: Mapping[str, Any] | None = N
 
 
 _PARKED = _index("batch_id", "segment", where={"status": "parked"})
+# one an API key. The organisation is in it for old files, which do not name theirs: two may have the same
+_IDEMPOTENCY_KEY = _index(
+    "org_id",
+    "api_key_id",
+    "idempotency_key",
+    unique=True,
+    where={"idempotency_key": {"$type": "string"}},
+)
+_KEY_OF_ORG = "org_id_idempotency_key"
+"""Retired: a key was an organisation's once, whichever API key it came with."""
 _PENDING_OUTBOX = _index("outbox.id", where={"outbox.id": {"$exists": True}})
 
 COLLECTIONS: dict[str, CollectionSpec] = {
@@ -55,10 +67,9 @@ COLLECTIONS: dict[str, CollectionSpec] = {
                 _index("batch_id"),
                 _index("deleted_at", where={"deleted_at": {"$type": "date"}}),
                 _index("expires_at", where={"expires_at": {"$type": "date"}}),
-                _index(
-                    "org_id", "idempotency_key", unique=True, where={"idempotency_key": {"$type": "string"}}
-                ),
+                _IDEMPOTENCY_KEY,
             ),
+            retired=(_KEY_OF_ORG,),
         ),
         CollectionSpec(
             "blobs",
@@ -73,10 +84,9 @@ COLLECTIONS: dict[str, CollectionSpec] = {
                 _index("status", "expires_at"),
                 _index("parts.blob"),
                 _index("settled", where={"settled": False}),
-                _index(
-                    "org_id", "idempotency_key", unique=True, where={"idempotency_key": {"$type": "string"}}
-                ),
+                _IDEMPOTENCY_KEY,
             ),
+            retired=(_KEY_OF_ORG,),
         ),
         CollectionSpec(
             "batches",
@@ -86,14 +96,13 @@ COLLECTIONS: dict[str, CollectionSpec] = {
                 _index("status", "next_look_at"),
                 _index("status", "cleanup.next_at"),
                 _index("audit.stage", "audit.next_at"),
-                _index(
-                    "org_id", "idempotency_key", unique=True, where={"idempotency_key": {"$type": "string"}}
-                ),
+                _IDEMPOTENCY_KEY,
                 _index("api_key_id", "request_hash", "-nth", unique=True, where={"nth": {"$gte": 0}}),
                 _index("org_id", "created_at", where={"status": "validating"}),
                 _index("planning.month", where={"planning.month": {"$exists": True}}),
                 _PENDING_OUTBOX,
             ),
+            retired=(_KEY_OF_ORG,),
         ),
         CollectionSpec(
             "segments",

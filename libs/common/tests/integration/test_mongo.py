@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from pymongo import MongoClient
+from pymongo.errors import DuplicateKeyError
 from typing_extensions import override
 
 from floopy_common.chassis import lease as lease_module
@@ -70,6 +71,31 @@ async def test_an_index_that_was_declared_differently_is_made_anew(
 
         found = requests.index_information()[index.name]
         assert found["partialFilterExpression"] == index.options["partialFilterExpression"]
+
+
+@pytest.mark.parametrize("name", ["batches", "files", "uploads"])
+async def test_a_retired_index_goes_and_what_was_made_under_it_stays(
+    mongo_uri: str, mongo_database: str, name: str
+) -> None:
+    retired = COLLECTIONS[name].retired
+    where = {"idempotency_key": {"$type": "string"}}
+    with MongoClient[dict[str, Any]](mongo_uri) as client:
+        found = client[mongo_database][name]
+        keys = [("org_id", 1), ("idempotency_key", 1)]
+        found.create_index(keys, name=retired[0], unique=True, partialFilterExpression=where)
+        # files did not name their API key then: the two differ by their organisation alone
+        found.insert_many([{"_id": org, "org_id": org, "idempotency_key": "k"} for org in ("one", "two")])
+
+        async with open_mongo(MongoSettings(uri=mongo_uri, database=mongo_database), "test") as opened:
+            await ensure_indexes(opened)
+            await ensure_indexes(opened)
+
+        assert not set(retired) & set(found.index_information())
+        row = {"org_id": "one", "api_key_id": "a", "idempotency_key": "k"}
+        found.insert_many([row | {"_id": "a"}, row | {"_id": "b", "api_key_id": "b"}])
+        with pytest.raises(DuplicateKeyError):
+            found.insert_one(row | {"_id": "again"})
+        assert found.count_documents({}) == 4
 
 
 async def test_insert_missing_tells_what_was_there_already(mongo: Mongo) -> None:

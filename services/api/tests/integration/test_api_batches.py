@@ -11,6 +11,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from floopy_api.core.authentication import Caller
 from floopy_api.core.files import Stored, Wish, file_document
 from floopy_api.handlers.keys import BLOBS
 from floopy_common.chassis.mongo import Collection
@@ -91,7 +92,10 @@ async def test_an_input_of_many_parts_is_pinned_by_one_call_whole_or_not_at_all(
     parts = [await service.app[BLOBS].put("input", LINE) for _ in range(5)]
     wish = Wish("in.jsonl", "batch", None)
     file = file_document(
-        alice.org_id, wish, [Stored(p.id, p.length, p.sha256) for p in parts], datetime.now(UTC)
+        Caller(alice.org_id, alice.key_id),
+        wish,
+        [Stored(p.id, p.length, p.sha256) for p in parts],
+        datetime.now(UTC),
     )
     blobs = service.mongo.collection("blobs")
     await service.mongo.collection("files").insert_new(file)
@@ -326,6 +330,36 @@ async def test_a_key_is_free_again_after_a_day(service: Any, client: AsyncOpenAI
     assert "idempotency_key" not in await service.batch(first.id)
 
 
+@pytest.mark.surface("5.2 Idempotency-Key: keyed by API key")
+async def test_another_api_key_of_the_organisation_makes_its_own_batch(
+    service: Any, client: AsyncOpenAI, alice: Any
+) -> None:
+    key = {"Idempotency-Key": "key-1"}
+    first = await create(client, extra_headers=key)
+    async with service.client(await service.another_key(alice)) as colleague:
+        second = await create(colleague, extra_headers=key)
+        other_body = await create(colleague, metadata={"a": "b"}, extra_headers={"Idempotency-Key": "key-2"})
+
+        assert len({first.id, second.id, other_body.id}) == 3
+        assert (await create(colleague, extra_headers=key)).id == second.id
+    assert (await create(client, extra_headers=key)).id == first.id
+    # the other's key does not forbid another request
+    assert (await create(client, extra_headers={"Idempotency-Key": "key-2"})).id != other_body.id
+
+
+@pytest.mark.surface("5.2 Idempotency-Key: keyed by route")
+async def test_one_key_serves_every_route(service: Any, client: AsyncOpenAI) -> None:
+    key = {"Idempotency-Key": "key-1"}
+
+    file = await client.files.create(file=("in.jsonl", LINE), purpose="batch", extra_headers=key)
+    upload = await client.uploads.create(
+        filename="in.jsonl", purpose="batch", bytes=16, mime_type="text/jsonl", extra_headers=key
+    )
+    batch = await create(client, input_file_id=file.id, extra_headers=key)
+
+    assert [file.object, upload.object, batch.object] == ["file", "upload", "batch"]
+
+
 async def test_one_organisations_key_means_nothing_to_another(
     service: Any, client: AsyncOpenAI, mallory: Any
 ) -> None:
@@ -353,7 +387,7 @@ async def test_looking_a_key_up_reads_no_other_batch(
 
     with monkeypatch.context() as patched:
         patched.setattr(Collection, "find_one", find_one)
-        await BatchStore(service.mongo).find_by_idempotency_key(alice.org_id, "key-1")
+        await BatchStore(service.mongo).find_by_idempotency_key(alice.org_id, alice.key_id, "key-1")
 
     explained = await batches._raw.find(filters[0]).explain()
     assert explained["executionStats"]["nReturned"] == 1

@@ -302,6 +302,18 @@ async def test_a_key_whose_file_is_gone_or_old_is_free(service: Any, client: Asy
     assert len({file.id for file in made}) == 4
 
 
+@pytest.mark.surface("5.2 Idempotency-Key: keyed by API key")
+async def test_a_key_belongs_to_its_api_key(service: Any, client: AsyncOpenAI, alice: Any) -> None:
+    key = {"Idempotency-Key": "k"}
+    async with service.client(await service.another_key(alice)) as colleague:
+        first = await uploaded(client, extra_headers=key)
+        second = await uploaded(colleague, extra_headers=key, content=LINE * 2)
+
+        assert first.id != second.id
+        assert (await uploaded(colleague, extra_headers=key, content=LINE * 2)).id == second.id
+    assert (await uploaded(client, extra_headers=key)).id == first.id
+
+
 async def test_a_key_belongs_to_its_organisation(service: Any, client: AsyncOpenAI, mallory: Any) -> None:
     key = {"Idempotency-Key": "k"}
     async with service.client(mallory) as stranger:

@@ -518,6 +518,18 @@ async def test_the_same_request_under_one_key_is_one_upload(service: Any, client
     assert (await create(client, 17, extra_headers=key)).id != first.id
 
 
+@pytest.mark.surface("5.2: Idempotency-Key: keyed by API key")
+async def test_another_api_key_makes_its_own_upload(service: Any, client: AsyncOpenAI, alice: Any) -> None:
+    key = {"Idempotency-Key": "k"}
+    first = await create(client, extra_headers=key)
+    async with service.client(await service.another_key(alice)) as colleague:
+        second = await create(colleague, 17, extra_headers=key)
+
+        assert first.id != second.id
+        assert (await create(colleague, 17, extra_headers=key)).id == second.id
+    assert (await create(client, extra_headers=key)).id == first.id
+
+
 async def test_what_ended_long_ago_is_forgotten_and_its_file_is_not(
     service: Any, client: AsyncOpenAI
 ) -> None:

@@ -23,6 +23,8 @@ Sort = Sequence[tuple[str, int]]
 _DUPLICATE_KEY = 11000
 _OTHER_INDEX = frozenset({85, 86})
 """IndexOptionsConflict, IndexKeySpecsConflict: an index of this name is there with other keys or options."""
+_NO_INDEX = frozenset({26, 27})
+"""NamespaceNotFound, IndexNotFound: what was to be dropped is not there."""
 
 DatabaseError = PyMongoError
 """What any call here may raise when the database cannot answer."""
@@ -156,7 +158,7 @@ class Collection:
         return cast("list[Document]", await self._raw.aggregate(pipeline).to_list(None))
 
     async def ensure_indexes(self) -> None:
-        """Create what `collections.py` declares; there already means nothing to do."""
+        """Create what `collections.py` declares, drop what it names as retired; repeat as you like."""
         for index in self._spec.indexes:
             options = {key: value for key, value in index.options.items()}  # noqa: C416 - a copy the driver may change
             try:
@@ -167,6 +169,16 @@ class Collection:
                 # an earlier release declared it differently: a server keeps what it has until it is dropped
                 await self._raw.drop_index(index.name)
                 await self._raw.create_index(list(index.keys), name=index.name, **options)
+        # last, so that there is no moment without a unique index
+        for name in self._spec.retired:
+            await self._drop_index(name)
+
+    async def _drop_index(self, name: str) -> None:
+        try:
+            await self._raw.drop_index(name)
+        except OperationFailure as error:
+            if error.code not in _NO_INDEX:
+                raise
 
 
 class Mongo:

@@ -49,9 +49,13 @@ class BatchStore:
         newest = [("created_at", -1), ("_id", -1)]
         return await self.collection.find_all(criteria, SHOWN, sort=newest, limit=limit)
 
-    async def find_by_idempotency_key(self, org_id: str, key: str) -> Document | None:
+    async def find_by_idempotency_key(self, org_id: str, api_key_id: str, key: str) -> Document | None:
         # MongoDB takes a partial index only for a filter that repeats the index's own condition
-        wanted = {"org_id": org_id, "idempotency_key": {"$eq": key, "$type": "string"}}
+        wanted = {
+            "org_id": org_id,
+            "api_key_id": api_key_id,
+            "idempotency_key": {"$eq": key, "$type": "string"},
+        }
         return await self.collection.find_one(wanted)
 
     async def release_idempotency_key(self, batch_id: str, key: str) -> None:

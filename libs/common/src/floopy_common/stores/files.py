@@ -93,9 +93,13 @@ class FileStore:
         wanted = {"batch_id": batch_id, "deleted_at": None}
         return await self._files.update_many(wanted, {"$set": {"deleted_at": self._clock.now()}})
 
-    async def find_by_idempotency_key(self, org_id: str, key: str) -> Document | None:
+    async def find_by_idempotency_key(self, org_id: str, api_key_id: str, key: str) -> Document | None:
         # MongoDB takes a partial index only for a filter that repeats the index's own condition
-        wanted = {"org_id": org_id, "idempotency_key": {"$eq": key, "$type": "string"}}
+        wanted = {
+            "org_id": org_id,
+            "api_key_id": api_key_id,
+            "idempotency_key": {"$eq": key, "$type": "string"},
+        }
         return await self._files.find_one(wanted)
 
     async def release_idempotency_key(self, file_id: str, key: str) -> None:

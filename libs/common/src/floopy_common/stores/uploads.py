@@ -95,10 +95,14 @@ class UploadStore:
             {"status": {"$in": _ENDED}, "expires_at": {"$lte": before}, "settled": {"$ne": False}}
         )
 
-    async def find_by_idempotency_key(self, org_id: str, key: str) -> Document | None:
+    async def find_by_idempotency_key(self, org_id: str, api_key_id: str, key: str) -> Document | None:
         """The upload that holds the key; one that came to nothing has let go of it."""
         # MongoDB takes a partial index only for a filter that repeats the index's own condition
-        wanted = {"org_id": org_id, "idempotency_key": {"$eq": key, "$type": "string"}}
+        wanted = {
+            "org_id": org_id,
+            "api_key_id": api_key_id,
+            "idempotency_key": {"$eq": key, "$type": "string"},
+        }
         await self._expire(wanted)
         return await self._uploads.find_one(wanted)
 

@@ -184,7 +184,7 @@ class Batches:
     async def _by_key(self, caller: Caller, request_hash: str, key: str) -> Document | None:
         oldest = self._now() - KEY_LIVES
         return await find_earlier(
-            self._ports.batches, caller.org_id, key, request_hash, lambda it: it["created_at"] < oldest
+            self._ports.batches, caller, key, request_hash, lambda it: it["created_at"] < oldest
         )
 
     async def _look_up(self, caller: Caller, request: CreateBatch, options: CreateOptions) -> _Facts:

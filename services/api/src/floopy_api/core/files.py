@@ -53,8 +53,8 @@ class Files:
     async def add(self, caller: Caller, wish: Wish, stored: Stored, key: str | None = None) -> FileObject:
         """Make the blob a file of the caller's organisation; with an idempotency key once only."""
         now = self._now()
-        file = keyed(file_document(caller.org_id, wish, [stored], now), key, wish, stored.sha256)
-        return to_wire(await insert_once(self._files, file, now))
+        file = keyed(file_document(caller, wish, [stored], now), key, wish, stored.sha256)
+        return to_wire(await insert_once(self._files, caller, file, now))
 
     async def get(self, caller: Caller, file_id: str) -> Document:
         """The file; NotFound for whatever this organisation does not have."""
@@ -82,12 +82,13 @@ class Files:
         return page_of([to_wire(file) for file in found[:limit]], has_more=len(found) > limit)
 
 
-def file_document(org_id: str, wish: Wish, parts: Sequence[Stored], created_at: datetime) -> Document:
+def file_document(owner: Caller, wish: Wish, parts: Sequence[Stored], created_at: datetime) -> Document:
     """A new file: its parts' bytes in this order, where they are."""
     expires_at = None if wish.lifetime is None else created_at + timedelta(seconds=wish.lifetime)
     return {
         "_id": new_file_id(),
-        "org_id": org_id,
+        "org_id": owner.org_id,
+        "api_key_id": owner.key_id,
         "filename": wish.filename,
         "purpose": wish.purpose,
         "bytes": sum(part.length for part in parts),

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from floopy_api.core.authentication import Caller
 from floopy_api.errors import Conflict
 from floopy_api.ports import Document
 from floopy_common.domain.errors import Transient
@@ -18,9 +19,9 @@ _TRIES = 3
 
 
 class Keys(Protocol):
-    """A store whose documents may hold an `idempotency_key`, unique in their organisation."""
+    """A store whose documents may hold an `idempotency_key`, unique among those of their API key."""
 
-    async def find_by_idempotency_key(self, org_id: str, key: str, /) -> Document | None: ...
+    async def find_by_idempotency_key(self, org_id: str, api_key_id: str, key: str, /) -> Document | None: ...
 
     async def release_idempotency_key(self, document_id: str, key: str, /) -> None: ...
 
@@ -38,13 +39,13 @@ def keyed(document: Document, key: str | None, *request: Any) -> Document:
 
 
 async def find_earlier(
-    store: Keys, org_id: str, key: str, request_hash: str, is_over: Callable[[Document], bool]
+    store: Keys, caller: Caller, key: str, request_hash: str, is_over: Callable[[Document], bool]
 ) -> Document | None:
     """What an earlier sending of the same request made; a key whose document `is_over` is let go.
 
     Conflict when the key was used for a different request.
     """
-    found = await store.find_by_idempotency_key(org_id, key)
+    found = await store.find_by_idempotency_key(caller.org_id, caller.key_id, key)
     if found is None:
         return None
     if is_over(found):
@@ -59,7 +60,7 @@ async def find_earlier(
     return found
 
 
-async def insert_once(store: Keyed, document: Document, now: datetime) -> Document:
+async def insert_once(store: Keyed, caller: Caller, document: Document, now: datetime) -> Document:
     """What is stored: this document, or the one an earlier sending of the same request made.
 
     Conflict when the key was used for a different request.
@@ -70,9 +71,7 @@ async def insert_once(store: Keyed, document: Document, now: datetime) -> Docume
         key = document.get("idempotency_key")
         if key is None:
             break
-        found = await find_earlier(
-            store, document["org_id"], key, document["request_hash"], lambda it: _is_over(it, now)
-        )
+        found = await find_earlier(store, caller, key, document["request_hash"], lambda it: _is_over(it, now))
         if found is not None:
             return found
     raise Transient("an id or an idempotency key was taken meanwhile")

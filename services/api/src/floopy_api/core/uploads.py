@@ -82,7 +82,7 @@ class Uploads:
             "part_ids": None,
             "file": None,
         }
-        stored = await insert_once(self._ports.uploads, keyed(upload, key, request), now)
+        stored = await insert_once(self._ports.uploads, caller, keyed(upload, key, request), now)
         return upload_to_wire(stored)
 
     async def check_room(self, caller: Caller, upload_id: str, length: int) -> None:
@@ -175,7 +175,8 @@ class Uploads:
         parts = _chosen(upload, request.part_ids)
         wish = Wish(upload["filename"], upload["purpose"], upload["lifetime"])
         stored = [Stored(part["blob"], part["length"], part["sha256"]) for part in parts]
-        file = file_document(upload["org_id"], wish, stored, self._now())
+        owner = Caller(upload["org_id"], upload["api_key_id"])
+        file = file_document(owner, wish, stored, self._now())
         if file["bytes"] != upload["bytes"]:
             raise BadRequest(
                 f"The parts have {file['bytes']} bytes together, "
