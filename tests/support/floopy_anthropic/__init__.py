@@ -145,7 +145,7 @@ PLAIN_REQUESTS = st.fixed_dictionaries(
     },
     optional={
         "max_tokens": st.integers(1, 100) | st.none(),
-        "temperature": st.sampled_from([0.5, 1, 1.0]),
+        "temperature": st.sampled_from([0.5, 1, 1.0, 0, -0.0]),
         "top_p": st.sampled_from([0.5, 1]),
         "seed": st.integers(0, 9),
     },

@@ -15,11 +15,11 @@ from pydantic import BaseModel
 
 from floopy_common.domain.errors import Invalid
 from floopy_common.providers.anthropic.memory import ResultContext, result_context
+from floopy_common.providers.anthropic.plain import translate_plain
 from floopy_common.providers.anthropic.policy import Context, Policy, StoredFile
 from floopy_common.providers.anthropic.refusal import Refused
 from floopy_common.providers.anthropic.request import (
     Translated,
-    _quick,
     _Translation,
     translate,
     upstream_element,
@@ -28,6 +28,7 @@ from floopy_common.providers.anthropic.result import AnthropicResults
 
 RESULTS = AnthropicResults()
 FILES = {"file-a": StoredFile(b"%PDF-", "a.pdf", None)}
+DROPPING = Context(policy=Policy(unsupported="drop"))
 LENIENT = Context(files=FILES, policy=Policy(unsupported="drop", forced_tool_choice="auto", auto_cache=True))
 UNHURRIED = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -106,19 +107,39 @@ def test_nothing_that_can_be_sent_raises(body: Any) -> None:
 @given(PLAIN_REQUESTS)
 def test_the_short_way_gives_the_bytes_of_the_long_way(asked: dict[str, Any]) -> None:
     body = json.dumps(asked).encode()
-    context = Context(policy=Policy(unsupported="drop"))
 
-    quick = _quick(body, context)
+    # a context that remembers what all earlier requests left in it
+    short = translate_plain(body, DROPPING)
 
-    if quick is not None:
-        assert quick == _Translation(context).run(body)
+    if short is not None:
+        assert Translated(*short) == _Translation(Context(policy=DROPPING.policy)).run(body)
+
+
+def test_zeros_of_either_sign_are_sent_as_they_are() -> None:
+    context = Context()
+    messages = [{"role": "user", "content": "Hi"}]
+
+    for spelled in ("0", "0.0", "-0.0", "0.0", "-0.0"):
+        body = json.dumps({"model": "claude-haiku-4-5", "messages": messages, "temperature": float(spelled)})
+        assert translate(body.encode(), context) == _Translation(Context()).run(body.encode())
+
+
+def test_a_context_asked_for_many_limits_stays_right() -> None:
+    context = Context()
+    messages = [{"role": "user", "content": "Hi"}]
+
+    for limit in (*range(1, 2_500), 1, 2):
+        asked = {"model": "claude-haiku-4-5", "messages": messages, "max_tokens": limit}
+        outcome = translate(json.dumps(asked).encode(), context)
+        assert isinstance(outcome, Translated)
+        assert json.loads(outcome.params)["max_tokens"] == limit
 
 
 def test_an_ordinary_request_takes_the_short_way() -> None:
     messages = [{"role": role, "content": role} for role in ("system", "user", "assistant", "user")]
     body = {"model": "claude-haiku-4-5", "messages": messages, "max_tokens": 5, "temperature": 0}
 
-    assert _quick(json.dumps(body).encode(), Context()) is not None
+    assert translate_plain(json.dumps(body).encode(), Context()) is not None
 
 
 @UNHURRIED

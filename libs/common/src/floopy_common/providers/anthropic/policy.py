@@ -2,9 +2,10 @@
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from floopy_common.providers.anthropic.capabilities import Capabilities, Models, ModelTable
+from floopy_common.providers.anthropic import refusal
+from floopy_common.providers.anthropic.capabilities import Capabilities, Model, Models, ModelTable
 from floopy_common.providers.anthropic.refusal import LineRefused
 from floopy_common.settings import AnthropicSettings
 
@@ -39,12 +40,25 @@ class Policy:
         return capabilities.sampling and self.api_version < WITHOUT_SAMPLING
 
 
+class Frame(NamedTuple):
+    """A request without its prompt: JSON before and behind it, and what the policy left out."""
+
+    head: bytes
+    tail: bytes
+    notes: tuple[str, ...]
+
+
+FrameKey = tuple[str, int | None, int | None, str | None, str | None]
+"""Model, both limits, temperature and top_p as the line has them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """All that a line's translation depends on besides the line.
 
     `files` holds what `file_ids_of` named and the organisation owns; `salt` is the organisation's own;
     `shared_prefixes` the keys (caching.prefix_key) that several lines of the batch have in common.
+    `frames` only saves making them again for each line.
     """
 
     models: Models = field(default_factory=ModelTable)
@@ -52,6 +66,17 @@ class Context:
     files: Mapping[str, StoredFile] = field(default_factory=dict)
     salt: bytes = b""
     shared_prefixes: Container[bytes] = ()
+    frames: dict[FrameKey, Frame] = field(default_factory=dict, compare=False, repr=False)
+
+    def model(self, name: str) -> Model:
+        """What a line's model means. Raises LineRefused for one that cannot be batched."""
+        model = self.models.resolve(name)
+        if model is None:
+            message = f"The model '{name}' does not exist or you do not have access to it."
+            raise LineRefused(message, param="model", code="model_not_found", status=404)
+        if not model.capabilities.batch:
+            raise refusal.unsupported_value("model", "does not support batches.")
+        return model
 
 
 def policy_of(settings: AnthropicSettings) -> Policy:

@@ -8,7 +8,7 @@ from msgspec import Raw
 
 from floopy_common.providers.anthropic import reading, refusal
 from floopy_common.providers.anthropic.caching import mark_prefix, prefix_key
-from floopy_common.providers.anthropic.capabilities import Capabilities, Model
+from floopy_common.providers.anthropic.capabilities import Capabilities
 from floopy_common.providers.anthropic.chat import (
     AllowedChoice,
     CustomChoice,
@@ -23,6 +23,7 @@ from floopy_common.providers.anthropic.chat import (
 from floopy_common.providers.anthropic.content import Blocks
 from floopy_common.providers.anthropic.messages import Conversation, convert
 from floopy_common.providers.anthropic.parameters import select
+from floopy_common.providers.anthropic.plain import translate_plain
 from floopy_common.providers.anthropic.policy import Context, Judge
 from floopy_common.providers.anthropic.refusal import LineRefused, Refused
 from floopy_common.providers.anthropic.sampling import (
@@ -40,7 +41,6 @@ from floopy_common.providers.anthropic.wire import (
     OutputFormat,
     Params,
     TextBlock,
-    Turn,
 )
 
 TRANSLATOR_VERSION = 1
@@ -81,37 +81,18 @@ class Request(msgspec.Struct, kw_only=True, gc=False):
     safety_identifier: str | None = None
 
 
-class _PlainMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str
-
-
-class _PlainRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """Nearly all lines of nearly all batches: text and a limit."""
-
-    model: str
-    messages: list[_PlainMessage]
-    max_completion_tokens: int | None = None
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: Raw = Raw()
-    metadata: Raw = Raw()
-
-
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     name: msgspec.json.Decoder(kind) for name, kind in get_type_hints(Request).items()
 }
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
-_decode_plain = msgspec.json.Decoder(_PlainRequest).decode
 _encode = msgspec.json.Encoder().encode
-_UNTHOUGHT = Thought()
 
 
 def translate(body: bytes | Raw, context: Context) -> Translated | Refused:
     """The same body and context give the same bytes; nothing is raised whatever the body is."""
     try:
-        return _quick(body, context) or _Translation(context).run(body)
+        plain = translate_plain(body, context)
+        return _Translation(context).run(body) if plain is None else Translated(*plain)
     except LineRefused as refused:
         return refused.refused
     except (RecursionError, UnicodeError):
@@ -149,66 +130,6 @@ def _file_id(part: Any) -> Any:
     return file.get("file_id") if isinstance(file, dict) else None
 
 
-def _quick(body: bytes | Raw, context: Context) -> Translated | None:
-    """The translation of a line that is as usual; the long way gives the same bytes."""
-    try:
-        asked = _decode_plain(body)
-    except reading.UNREADABLE:
-        return None
-    if context.policy.auto_cache:
-        return None
-    system: list[TextBlock] = []
-    turns = _plain_turns(asked.messages, system)
-    if turns is None:
-        return None
-    judge = Judge(context.policy)
-    model = _model(asked.model, context)
-    sampled = sampling(
-        asked.temperature,
-        asked.top_p,
-        free=context.policy.sampling(model.capabilities),
-        thought=_UNTHOUGHT,
-        judge=judge,
-    )
-    params = Params(
-        model=model.id,
-        max_tokens=max_tokens(asked.max_completion_tokens, asked.max_tokens, model.capabilities),
-        system=system or None,
-        messages=turns,
-        temperature=sampled.temperature,
-        top_p=sampled.top_p,
-    )
-    return Translated(_encode(params), tuple(judge.notes))
-
-
-def _plain_turns(messages: list[_PlainMessage], system: list[TextBlock]) -> list[Turn] | None:
-    """System messages first, which join `system`, then user and assistant in turn; None for anything else."""
-    turns: list[Turn] = []
-    turn: Literal["user", "assistant"] = "user"
-    for message in messages:
-        text = message.content
-        if not text or text.isspace():
-            return None
-        if message.role == turn:
-            turns.append(Turn(turn, [TextBlock(text=text)]))
-            turn = "assistant" if turn == "user" else "user"
-        elif turns or message.role in {"user", "assistant"}:
-            return None
-        else:
-            system.append(TextBlock(text=text))
-    return None if turn == "user" else turns
-
-
-def _model(name: str, context: Context) -> Model:
-    model = context.models.resolve(name)
-    if model is None:
-        message = f"The model '{name}' does not exist or you do not have access to it."
-        raise LineRefused(message, param="model", code="model_not_found", status=404)
-    if not model.capabilities.batch:
-        raise refusal.unsupported_value("model", "does not support batches.")
-    return model
-
-
 class _Translation:
     """One line, the long way."""
 
@@ -219,7 +140,7 @@ class _Translation:
 
     def run(self, body: bytes | Raw) -> Translated:
         asked = self._read(body)
-        model = _model(asked.model, self._context)
+        model = self._context.model(asked.model)
         capabilities = model.capabilities
         blocks = Blocks(capabilities, self._context.files)
         conversation = convert(asked.messages, blocks, mid_system=capabilities.mid_system)
