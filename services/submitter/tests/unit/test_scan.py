@@ -212,6 +212,7 @@ def test_a_chat_body_without_messages_is_invalid_request(messages: Any) -> None:
     assert fault == Fault("invalid_request", "Messages parameter is required.", "body.messages", line=1)
 
 
+@pytest.mark.surface("3.1 a moderation needs its input")
 def test_a_moderation_without_input_is_invalid_request() -> None:
     url = "/v1/moderations"
 
@@ -265,6 +266,46 @@ def test_faults_are_ordered_by_line_and_end_at_a_hundred() -> None:
 
     assert [fault.line for fault in scan.faults] == list(range(1, MAX_FAULTS + 1))
     assert scan.is_hopeless
+
+
+@pytest.mark.surface("4.4 a bad file of 200 MB: every fault at its line, flat memory")
+def test_a_bad_file_of_200_mb_is_told_whole_and_never_held() -> None:
+    scan = InputScan(CHAT, SegmentLimits(5_000, 16 * MIB), ShardLimits(50_000, 200_000_000))
+    bad = {3: b"{", 30_000: encoded(request("b", url=EMBEDDINGS)), 50_000: encoded(request("7"))}
+    line = encoded(request("?", body={"model": "gpt-4o-mini", "messages": "x" * 4_000})) + b"\n"
+    head, tail = line.split(b"?")
+    fed, rows = 0, 0
+
+    tracemalloc.start()
+    for start in range(1, 50_001, 50):
+        numbers = range(start, start + 50)
+        piece = b"".join(bad[n] + b"\n" if n in bad else head + b"%d" % n + tail for n in numbers)
+        fed += len(piece)
+        rows += len(scan.feed(piece))
+    scan.finish()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert fed > 200_000_000
+    assert [(fault.code, fault.line, fault.param) for fault in scan.faults] == [
+        ("invalid_json_line", 3, None),
+        ("invalid_url", 30_000, "url"),
+        ("duplicate_custom_id", 50_000, "custom_id"),
+    ]
+    assert rows == 0
+    assert peak < 8 * MIB
+
+
+@pytest.mark.surface("4.1 lines of 1 MiB")
+@pytest.mark.parametrize("piece", [64 * 1024, 3 * MIB])
+def test_lines_of_a_mebibyte_are_taken_and_told_apart(piece: int) -> None:
+    lines = [encoded(request(str(n), body={"model": "m", "messages": "x" * MIB})) for n in range(1, 13)]
+
+    scan, rows = scan_rows(b"\n".join([*lines, b"{"]), piece=piece)
+
+    assert [(fault.code, fault.line) for fault in scan.faults] == [("invalid_json_line", 13)]
+    assert scan.lines == 12
+    assert len(rows) > 0
 
 
 def test_no_index_is_written_after_a_fault() -> None:
@@ -425,6 +466,7 @@ def test_hostile_quotes_take_linear_time(text: bytes) -> None:
     assert the_fault(raw_body(b'"' + text + b"[" * 200)).code == "invalid_json_line"
 
 
+@pytest.mark.surface("3.1 embedding inputs are summed over the lines; 8 per batch")
 @pytest.mark.parametrize(
     ("texts", "inputs"),
     [("one", 1), (["a", "b", "c"], 3), ([1, 2, 3, 4], 1), ([[1, 2], [3]], 2), ([], 1), (None, 1)],

@@ -146,6 +146,36 @@ async def test_a_refused_batch_fails_with_its_event_and_leaves_nothing(world: An
     assert world.woken == ["refused"]
 
 
+@pytest.mark.surface("4.4 duplicate_custom_id at a distance: other segments lie between; 9.6")
+async def test_a_custom_id_repeated_forty_thousand_lines_on_is_found(world: Any, make_line: Any) -> None:
+    lines = [make_line(f"request-{number}") for number in range(1, 40_001)]
+    lines[4], lines[39_997] = make_line("same"), make_line("same")
+
+    assert await refusal(world, await world.create(b"\n".join(lines))) == {
+        "code": "duplicate_custom_id",
+        "line": 39_998,
+        "message": "The custom_id 'same' for this request is a duplicate of another request. "
+        "The custom_id parameter must be unique for each request in a batch.",
+        "param": "custom_id",
+    }
+
+
+@pytest.mark.surface("4.4 a bad file of 200 MB is read no further than its hundredth fault; up to 100 errors")
+async def test_a_file_that_is_wrong_throughout_is_not_read_to_its_end(world: Any) -> None:
+    pieces: list[None] = []
+
+    async def between() -> None:
+        pieces.append(None)
+
+    batch_id = await world.create(b'{"custom_id": 1}\n' * 1_000_000)
+    await world.planner(between=between).step()
+
+    batch = await world.batch(batch_id)
+    assert [error["line"] for error in batch["errors"]] == list(range(1, 101))
+    assert len(pieces) == 1
+    assert await world.index_blobs() == []
+
+
 async def refusal(world: Any, batch_id: str) -> dict[str, Any]:
     """The only error of the batch once a planner had it."""
     assert await world.planner().step()
