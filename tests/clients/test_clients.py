@@ -29,6 +29,7 @@ def _same_as_locked(reports: Reports, name: str) -> None:
     assert not differing
 
 
+@pytest.mark.surface("9.1 by every SDK; 1.2; 3.3")
 @pytest.mark.parametrize("name", OTHERS)
 async def test_every_python_client_sees_the_same(reports: Reports, name: str) -> None:
     _same_as_locked(reports, name)
@@ -73,6 +74,9 @@ MODELS = {
 }
 
 
+@pytest.mark.surface(
+    "1.2 every field; 2 Upload object, UploadPart; 3.3 every field: those of the SDK's models"
+)
 @pytest.mark.parametrize("name", MODELS)
 async def test_an_answer_has_every_field_of_the_sdks_model(reports: Reports, name: str) -> None:
     model, ours = MODELS[name]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,26 @@ async def test_every_line_of_a_good_file_is_answered_in_input_order(stack: Stack
     assert [sent["lines"] for sent in await stack.witnessed(batch["id"], provider)] == [200]
 
 
+@pytest.mark.surface("4.2 every field of an output line; the output file's purpose and lifetime")
+async def test_an_output_line_has_openais_fields_and_no_other(stack: Stack, provider: Provider) -> None:
+    batch, output, _ = await _run(stack, provider, chat_file(5, tag="shape", provider=provider))
+
+    assert output.endswith(b"\n")
+    lines = [json.loads(line) for line in output.split(b"\n")[:-1]]
+    for line in lines:
+        assert list(line) == ["id", "custom_id", "response", "error"]
+        assert re.fullmatch(r"batch_req_[0-9a-f]{32}", line["id"])
+        assert list(line["response"]) == ["status_code", "request_id", "body"]
+        assert (line["response"]["status_code"], line["error"]) == (200, None)
+        assert re.fullmatch(r"\S+", line["response"]["request_id"])
+        assert line["response"]["body"]["object"] == "chat.completion"
+    assert len({line["id"] for line in lines}) == 5
+    async with stack.client() as client:
+        file = await client.files.retrieve(batch["output_file_id"])
+    assert (file.purpose, file.bytes) == ("batch_output", len(output))
+    assert file.expires_at == file.created_at + 30 * 86_400
+
+
 @pytest.mark.surface("9.12")
 async def test_usage_is_the_sum_over_the_output(stack: Stack, provider: Provider) -> None:
     batch, output, _ = await _run(stack, provider, chat_file(30, tag="usage", provider=provider))
@@ -58,7 +79,7 @@ async def test_usage_is_the_sum_over_the_output(stack: Stack, provider: Provider
     assert batch["usage"]["total_tokens"] == sum(u["total_tokens"] for u in usages)
 
 
-@pytest.mark.surface("9.8")
+@pytest.mark.surface("9.8; 4.3 HTTP failure: `response` is filled, `error` is null")
 async def test_a_batch_in_which_every_line_fails_completes_with_an_error_file_only(
     stack: Stack, provider: Provider
 ) -> None:
@@ -69,10 +90,12 @@ async def test_a_batch_in_which_every_line_fails_completes_with_an_error_file_on
     assert batch["status"] == "completed"
     assert batch["output_file_id"] is None
     assert batch["request_counts"] == {"total": 20, "completed": 0, "failed": 20}
-    line = json.loads(errors.splitlines()[0])
-    assert line["error"] is None
-    assert line["response"]["status_code"] == 400
-    assert "error" in line["response"]["body"]
+    for line in map(json.loads, errors.splitlines()):
+        assert list(line) == ["id", "custom_id", "response", "error"]
+        assert line["error"] is None
+        assert list(line["response"]) == ["status_code", "request_id", "body"]
+        assert line["response"]["status_code"] == 400
+        assert line["response"]["body"]["error"].keys() == {"message", "type", "param", "code"}
 
 
 @pytest.mark.surface("4.3; 9.11")
@@ -166,6 +189,7 @@ async def test_a_batch_of_which_nothing_can_be_translated_is_never_sent(stack: S
     assert await stack.simulator.calls(ANTHROPIC.creates) == before
 
 
+@pytest.mark.surface("3.4 failed: errors, no files, 0/0/0")
 async def test_an_invalid_file_fails_with_every_fault_and_its_line(stack: Stack, provider: Provider) -> None:
     content = chat_line("a", "one") + b"{broken\n" + chat_line("a", "again")
     batch = await stack.balanced(await stack.create(provider, content))
@@ -173,6 +197,8 @@ async def test_an_invalid_file_fails_with_every_fault_and_its_line(stack: Stack,
     assert batch["status"] == "failed"
     found = [(e["line"], e["code"]) for e in batch["errors"]["data"]]
     assert found == [(2, "invalid_json_line"), (3, "duplicate_custom_id")]
+    assert batch["request_counts"] == {"total": 0, "completed": 0, "failed": 0}
+    assert (batch["output_file_id"], batch["error_file_id"]) == (None, None)
     assert batch["floopy"]["lines"]["total"] == 0
 
 
@@ -198,6 +224,7 @@ async def test_cancel_before_the_provider_has_anything(stack: Stack, provider: P
     await stack.verified(batch_id)
 
 
+@pytest.mark.surface("4.3 batch_cancelled: `response` is null; 3.4 cancelled: what was finished is kept")
 async def test_cancel_keeps_what_was_finished(stack: Stack, provider: Provider) -> None:
     content = chat_file(100, tag="late", provider=provider)
     await stack.simulator.configure(auto=False)
@@ -214,7 +241,15 @@ async def test_cancel_keeps_what_was_finished(stack: Stack, provider: Provider) 
 
     assert batch["status"] == "cancelled"
     assert len(custom_ids(output)) == 40
-    assert {json.loads(line)["error"]["code"] for line in errors.splitlines()} == {"batch_cancelled"}
+    message = "This request was not executed because the batch was cancelled."
+    for line in map(json.loads, errors.splitlines()):
+        assert line == {
+            "id": line["id"],
+            "custom_id": line["custom_id"],
+            "response": None,
+            "error": {"code": "batch_cancelled", "message": message},
+        }
+    assert batch["request_counts"] == {"total": 100, "completed": 40, "failed": 60}
     assert sorted(custom_ids(output) + custom_ids(errors)) == sorted(custom_ids(content))
     await stack.verified(batch_id)
     await stack.witnessed(batch_id, provider)

@@ -64,11 +64,13 @@ async def test_every_answer_has_the_headers(alice: Any, http: aiohttp.ClientSess
     assert headers.get("openai-organization") == (alice.org_id if "batches" in path else None)
 
 
+@pytest.mark.surface("5.1 X-Client-Request-Id is logged")
+@pytest.mark.parametrize("header", ["X-Client-Request-Id", "x-request-id"])
 async def test_the_clients_own_request_id_is_for_the_log(
-    http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+    http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture, header: str
 ) -> None:
     caplog.set_level(logging.INFO, logger="floopy_api")
-    async with http.get("/v1/batches", headers={"x-request-id": "mine-1"}) as answer:
+    async with http.get("/v1/batches", headers={header: "mine-1"}) as answer:
         given = answer.headers["x-request-id"]
 
     (line,) = [record for record in caplog.records if record.message == "request"]

@@ -150,7 +150,7 @@ async def test_a_range_behind_the_end_is_refused(client: AsyncOpenAI, http: aioh
         assert (await answer.json())["error"]["type"] == "invalid_request_error"
 
 
-@pytest.mark.surface("1.5 Content-Type, Content-Length, no transfer encoding")
+@pytest.mark.surface("1.5 Content-Type, Content-Length, no transfer encoding, safe headers")
 async def test_content_is_never_anything_a_browser_would_run(
     client: AsyncOpenAI, http: aiohttp.ClientSession
 ) -> None:

@@ -94,9 +94,26 @@ def test_metadata_up_to_the_limits_is_kept() -> None:
     assert read_create({**GOOD, "metadata": metadata}).metadata == metadata
 
 
-@pytest.mark.surface("5 unsupported endpoint; 9.4")
-def test_a_refused_endpoint_names_the_supported_ones() -> None:
-    assert "'/v1/embeddings'" in refused({"endpoint": "/v1/videos"}).message
+TAKEN = ("/v1/chat/completions", "/v1/embeddings", "/v1/completions", "/v1/responses", "/v1/moderations")
+
+
+@pytest.mark.parametrize("endpoint", TAKEN)
+@pytest.mark.surface("9.4 endpoints that are taken; 3.1 endpoint")
+def test_five_of_openais_eight_endpoints_are_taken(endpoint: str) -> None:
+    assert read_create({**GOOD, "endpoint": endpoint}).endpoint == endpoint
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["/v1/images/generations", "/v1/images/edits", "/v1/videos", "", "chat/completions", TAKEN[0] + "/"],
+)
+@pytest.mark.surface("5 unsupported endpoint; 9.4 the three others are refused")
+def test_a_refused_endpoint_names_the_supported_ones(endpoint: str) -> None:
+    refusal = refused({"endpoint": endpoint})
+
+    assert (refusal.param, refusal.code) == ("endpoint", "invalid_value")
+    supported = ", ".join(f"'{name}'" for name in TAKEN)
+    assert refusal.message == f"Invalid endpoint: '{endpoint}'. Supported values are: {supported}."
 
 
 def test_the_metadata_message_says_what_was_found() -> None:
