@@ -57,6 +57,7 @@ COLLECTIONS: dict[str, CollectionSpec] = {
         CollectionSpec("orgs", "an organisation"),
         CollectionSpec("api_keys", "an API key's digest", (_index("digest", unique=True), _index("org_id"))),
         CollectionSpec("provider_accounts", "an organisation's key for one provider", (_index("org_id"),)),
+        CollectionSpec("provider_models", "an account's models, as its provider's Models API tells them"),
         CollectionSpec("caps", "lines used and reserved by an organisation in one month"),
         CollectionSpec(
             "files",

@@ -118,7 +118,17 @@ class AnthropicSettings(ProviderSettings):
     )
     models: dict[str, AnthropicModelSettings] = Field(
         default_factory=dict,
-        description="By model name, as JSON: the id to send, and what goes over the bundled table.",
+        description="By model name, as JSON: the id to send, and what goes over all that is known of it.",
+    )
+    models_ttl: float = Field(
+        default=3_600.0,
+        ge=0,
+        description="Seconds that what an account's GET /v1/models says is remembered; 0: it is not asked.",
+    )
+    models_wait: float = Field(
+        default=2.0,
+        ge=0,
+        description="Seconds a plan waits for that answer before it goes by what is known already.",
     )
 
 

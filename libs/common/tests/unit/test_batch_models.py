@@ -55,6 +55,21 @@ def test_snapshots_are_known_and_strangers_are_not(models: BatchModels, name: st
     assert models.knows("anthropic", name, NOW) is known
 
 
+def said_of(model: str, **more: object) -> dict[str, object]:
+    return {"id": model, "capabilities": {"batch": {"supported": True}}, **more}
+
+
+def test_what_the_models_api_says_is_listed_and_known(models: BatchModels) -> None:
+    said = [said_of("claude-six-20270101"), said_of("claude-old", retired=True), said_of("claude-opus-5")]
+
+    listed = models.list("anthropic", NOW, said)
+
+    assert listed == ["claude-opus-5", "claude-six", "claude-six-20270101", "house-model"]
+    assert all(models.knows("anthropic", name, NOW, said) for name in listed)
+    assert not models.knows("anthropic", "claude-old", NOW, said)
+    assert not models.knows("anthropic", "claude-six", NOW)
+
+
 def test_a_provider_without_a_table_has_none(models: BatchModels) -> None:
     assert models.list("nobody", NOW) == []
     assert not models.knows("nobody", "gpt-4o-mini", NOW)

@@ -50,6 +50,7 @@ from floopy_common.stores.blobs import BlobStore, FileReader
 from floopy_common.stores.caps import CapStore
 from floopy_common.stores.files import FileStore
 from floopy_common.stores.orgs import OrgStore
+from floopy_common.stores.provider_models import ProviderModelStore
 from floopy_common.stores.refreshing import RefreshStore
 from floopy_common.stores.summaries import SummaryStore
 from floopy_common.stores.uploads import UploadStore
@@ -119,7 +120,7 @@ def compose(settings: Settings, mongo: Mongo, probes: Probes, wake: Wake) -> web
     )
     accounts = AccountStore(mongo, keyring)
     catalogue = BatchModels(PriceTable(), settings.providers.anthropic.models)
-    app[MODELS] = Models(accounts, catalogue, now=clock.now)
+    app[MODELS] = Models(accounts, ProviderModelStore(mongo), catalogue, now=clock.now)
     app[FINISHED] = Finished(settings.api.finished_cache, clock.monotonic)
     app[LIMITS] = _limits(settings.api, clock.monotonic)
     app[BATCHES] = Batches(

@@ -34,11 +34,17 @@ class Caps(Protocol):
 
 
 class ModelCatalogue(Protocol):
-    """Which models a provider batches."""
+    """Which models a provider batches; `said` is what it told the account of them."""
 
-    def list(self, provider: str, at: datetime) -> list[str]: ...
+    def list(self, provider: str, at: datetime, said: Sequence[Document] = ()) -> list[str]: ...
 
-    def knows(self, provider: str, model: str, at: datetime) -> bool: ...
+    def knows(self, provider: str, model: str, at: datetime, said: Sequence[Document] = ()) -> bool: ...
+
+
+class AccountModels(Protocol):
+    """What providers told accounts of their models, as far as they were asked."""
+
+    async def of_accounts(self, account_ids: Iterable[str]) -> dict[str, list[Document]]: ...
 
 
 class FileStore(Protocol):

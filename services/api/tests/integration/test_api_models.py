@@ -1,5 +1,6 @@
 """Models as the official SDK asks for them."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -9,6 +10,7 @@ from openai import AsyncOpenAI
 
 from floopy_common.openai import endpoints
 from floopy_common.settings import AnthropicModelSettings, AnthropicSettings, ProvidersSettings
+from floopy_common.stores.provider_models import ProviderModelStore
 
 
 @pytest.fixture
@@ -59,6 +61,22 @@ async def test_claude_models_are_there_with_an_account_for_them(
             for unknown in ("claude-unheard-of", "gpt-4o-mini"):
                 with pytest.raises(openai.NotFoundError):
                     await other.models.retrieve(unknown)
+
+
+async def test_what_an_accounts_models_api_said_is_what_it_has(service: Any) -> None:
+    member = await service.join("asked", "anthropic")
+    account = await service.mongo.collection("provider_accounts").find_one({"org_id": member.org_id})
+    said = [{"id": "claude-six-20270101"}, {"id": "claude-opus-5"}, {"id": "claude-old", "retired": True}]
+    store = ProviderModelStore(service.mongo)
+    async with service.client(member) as client:
+        assert "claude-haiku-4-5" in await names(client)
+
+        await store.put(account["_id"], "https://api.example", said, datetime.now(UTC))
+
+        assert await names(client) == {"claude-opus-5", "claude-six", "claude-six-20270101"}
+        assert (await client.models.retrieve("claude-six")).owned_by == "anthropic"
+        with pytest.raises(openai.NotFoundError):
+            await client.models.retrieve("claude-old")
 
 
 async def test_a_provider_that_takes_no_batches_yet_has_no_models(

@@ -15,7 +15,6 @@ from floopy_common.chassis.secrets import Keyring
 from floopy_common.domain.batch import BatchStatus
 from floopy_common.domain.shard import ShardState
 from floopy_common.events.lifecycle import lifecycle_event
-from floopy_common.providers.anthropic.capabilities import ModelTable
 from floopy_common.providers.anthropic.policy import policy_of
 from floopy_common.providers.clients import open_clients
 from floopy_common.providers.port import ProviderDirectory
@@ -28,10 +27,12 @@ from floopy_common.stores.files import FileStore
 from floopy_common.stores.finishing import PlannedLines, TurnStore
 from floopy_common.stores.orphans import OrphanStore, SweepStore
 from floopy_common.stores.planning import PlanningStore
+from floopy_common.stores.provider_models import ProviderModelStore
 from floopy_common.stores.submitting import SubmitStore
 from floopy_common.stores.summaries import SummaryStore
 from floopy_submitter.core.cutting import SegmentLimits, ShardLimits
 from floopy_submitter.core.input import ANTHROPIC, ShardInput
+from floopy_submitter.core.known_models import KnownModels, ModelTimes
 from floopy_submitter.core.orphans import OrphanKeeper, Sweeper
 from floopy_submitter.core.planner import PLANNING_STEPS, Planner
 from floopy_submitter.core.recovery import Recovery, SettleRule
@@ -188,7 +189,14 @@ class Wiring:
             reader=FileReader(self._blobs),
             files=self._stored,
             translators=self._translators,
-            models=ModelTable(claude.models),
+            models=KnownModels(
+                overrides=claude.models,
+                providers=self._providers,
+                store=ProviderModelStore(self._mongo),
+                times=ModelTimes(claude.models_ttl, claude.models_wait),
+                now=self._clock.now,
+                report=self._report,
+            ),
             policy=policy_of(claude),
             limits=limits.within(ShardLimits(claude.shard_lines, claude.shard_bytes)),
         )

@@ -13,6 +13,11 @@ BLOCKED = Counter(
     "Creates that a provider refused until somebody sees to the account: its bill or its spending limit.",
     ["provider"],
 )
+MODELS = Counter(
+    "floopy_provider_models_total",
+    "Times an account's models were not known: fetched from the provider, read as stored, or failed to be.",
+    ["outcome"],
+)
 SUBMIT_SECONDS = Histogram(
     "floopy_submit_seconds",
     "Seconds from the claim of a shard to its recorded provider batch.",
@@ -35,3 +40,6 @@ class SubmitReport:
 
     def blocked(self, provider: str) -> None:
         BLOCKED.labels(provider).inc()
+
+    def models(self, outcome: str) -> None:
+        MODELS.labels(outcome).inc()

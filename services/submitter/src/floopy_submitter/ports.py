@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from floopy_common.domain.money import Rates
 from floopy_common.domain.shard import WaitReason
+from floopy_common.providers.anthropic.capabilities import Models
 
 Document = dict[str, Any]
 """A stored document; collections.py says what each holds."""
@@ -160,6 +161,20 @@ class PinnedBlobs(Protocol):
     async def pin_all(self, blob_ids: Iterable[str], batch_id: str) -> bool: ...
 
 
+class ProviderModels(Protocol):
+    """What accounts' providers said of their models, for all processes."""
+
+    async def get(self, account_id: str) -> Document | None: ...
+
+    async def put(self, account_id: str, source: str, models: Sequence[Document], now: datetime) -> None: ...
+
+
+class ModelSource(Protocol):
+    """What the models of an account take."""
+
+    async def of(self, account_id: str) -> Models: ...
+
+
 class Announce(Protocol):
     """Makes the outbox entry that says a shard became a provider batch."""
 
@@ -176,6 +191,12 @@ class Report(Protocol):
     def resolved(self, provider: str, resolution: str) -> None: ...
 
     def blocked(self, provider: str) -> None: ...
+
+
+class ModelsReport(Protocol):
+    """Counts how an account's models became known: `fetched`, `stored` or `failed`."""
+
+    def models(self, outcome: str) -> None: ...
 
 
 Changed = Callable[[str], Awaitable[None]]

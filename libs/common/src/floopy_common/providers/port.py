@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -222,6 +222,17 @@ class BatchProvider(Protocol):
 
     async def delete_input(self, file_id: str) -> None:
         """Remove an uploaded input; already gone is fine. Raises Unavailable."""
+        ...
+
+
+@runtime_checkable
+class TellsModels(Protocol):
+    """An account whose provider says what each of its models takes."""
+
+    base_url: str
+
+    async def list_models(self) -> list[dict[str, Any]]:
+        """Raises NotFound or Unavailable."""
         ...
 
 

@@ -16,6 +16,7 @@ from floopy_common.providers.anthropic.capabilities import (
     overlay,
     row_of,
 )
+from floopy_common.providers.anthropic.models_api import read_models
 from floopy_common.providers.anthropic.policy import Context, Policy, policy_of
 from floopy_common.providers.anthropic.refusal import Refused
 from floopy_common.providers.anthropic.request import translate
@@ -137,12 +138,81 @@ def test_a_model_without_effort_has_none() -> None:
     assert overlay(ROWS[OPUS], document(effort=yes(False))).effort == frozenset()
 
 
+def test_a_name_without_a_date_means_the_newest_that_has_one() -> None:
+    dated = [{**document(), "id": f"claude-six-{day}", "max_tokens": day} for day in (20270301, 20270102)]
+    table = ModelTable(None, dated)
+
+    for name, most in (("claude-six", 20270301), ("claude-six-20270102", 20270102)):
+        found = table.resolve(name)
+        assert found is not None
+        assert (found.id, found.capabilities.max_output) == (name, most)
+    assert set(table.listed) == {"claude-six", "claude-six-20270301", "claude-six-20270102"}
+
+
+def test_a_document_of_the_very_name_goes_before_a_dated_one() -> None:
+    dated = (("", 5), ("-20270101", 6))
+    documents = [{**document(), "id": OPUS + end, "max_tokens": most} for end, most in dated]
+
+    for order in (documents, documents[::-1]):
+        found = ModelTable(None, order).resolve(OPUS)
+        assert found is not None
+        assert found.capabilities.max_output == 5
+
+
+def test_a_retired_model_takes_no_batches() -> None:
+    assert not overlay(ROWS[OPUS], {**document(batch=yes()), "retired": True}).batch
+    assert overlay(ROWS[OPUS], {**document(batch=yes()), "retired": False}).batch
+
+
+def test_of_a_models_page_only_what_a_table_reads_is_kept() -> None:
+    hostile = {"$set": {"supported": True}, "supported": "perhaps", "low": {"supported": 1}, "max": yes()}
+    said = {
+        "batch": yes(),
+        "pdf_input": None,
+        "citations": yes(),
+        "effort": hostile,
+        "thinking": {"supported": True, "types": {"adaptive": yes(), "a.b": yes()}},
+    }
+    page = {
+        "data": [
+            {"id": "claude-a", "type": "model", "max_tokens": 7, "lifecycle": "active", "capabilities": said},
+            {"id": "claude-b", "max_tokens": 10**30, "lifecycle": "retired", "max_input_tokens": -1},
+            {"id": "c" * 300},
+        ],
+        "has_more": True,
+    }
+
+    models, more = read_models(json.dumps(page).encode())
+
+    assert more
+    assert models == [
+        {
+            "id": "claude-a",
+            "retired": False,
+            "max_tokens": 7,
+            "max_input_tokens": None,
+            "capabilities": {
+                "batch": yes(),
+                "thinking": {"supported": True, "types": {"adaptive": yes()}},
+                "effort": {"low": {}, "max": yes()},
+            },
+        },
+        {
+            "id": "claude-b",
+            "retired": True,
+            "max_tokens": None,
+            "max_input_tokens": None,
+            "capabilities": {},
+        },
+    ]
+
+
 def test_the_operator_has_the_last_word() -> None:
     overrides = {
         OPUS: AnthropicModelSettings(max_output=5, forced_tools="yes"),
         "gpt-4o-mini": AnthropicModelSettings(id=OPUS, max_output=3),
     }
-    table = ModelTable(overrides, {OPUS: document()})
+    table = ModelTable(overrides, [{**document(), "id": OPUS}])
 
     named, aliased = table.resolve(OPUS), table.resolve("gpt-4o-mini")
 
@@ -198,7 +268,7 @@ def test_what_a_model_cannot_read_is_refused(override: Any, part: Any, param: st
 def test_a_model_without_batches_or_structured_outputs_says_so() -> None:
     models = ModelTable(
         {"claude-a": AnthropicModelSettings(structured_outputs=False)},
-        {"claude-b": document(batch=yes(False))},
+        [{**document(batch=yes(False)), "id": "claude-b"}],
     )
     schema = {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}
     tool = {"type": "function", "function": {"name": "a", "strict": True}}

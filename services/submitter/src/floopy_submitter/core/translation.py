@@ -9,7 +9,6 @@ from msgspec import Raw
 
 from floopy_common.domain.index import INPUT_ENTRY_BYTES, InputEntry, unpack_input
 from floopy_common.providers.anthropic.caching import prefix_key
-from floopy_common.providers.anthropic.capabilities import Models
 from floopy_common.providers.anthropic.policy import Policy
 from floopy_common.providers.anthropic.refusal import Refused
 from floopy_common.providers.anthropic.request import file_ids_of
@@ -19,7 +18,7 @@ from floopy_submitter.core.pinning import Pinned, pin, to_bytes
 from floopy_submitter.core.stored_files import MAX_FILES, StoredFiles
 from floopy_submitter.core.translator import Translators, upstream_size
 from floopy_submitter.core.unsent import Unsent, UnsentShard, left_out
-from floopy_submitter.ports import Document, IndexBlobs, InputReader
+from floopy_submitter.ports import Document, IndexBlobs, InputReader, ModelSource
 
 _KIND = "results"
 
@@ -58,7 +57,7 @@ class TranslationPlanner:
         reader: InputReader,
         files: StoredFiles,
         translators: Translators,
-        models: Models,
+        models: ModelSource,
         policy: Policy,
         limits: ShardLimits,
     ) -> None:
@@ -73,7 +72,8 @@ class TranslationPlanner:
 
     async def plan(self, planned: Planned) -> Translation:
         """Raises BlobMissing or BlobCorrupt when the input is gone."""
-        pinned = pin(self._policy, self._models, planned.models)
+        models = await self._models.of(planned.batch["account_id"])
+        pinned = pin(self._policy, models, planned.models)
         if self._policy.auto_cache:
             pinned.shared_prefixes = await self._shared_prefixes(planned)
         pins = [planned.batch["_id"]]
@@ -85,8 +85,8 @@ class TranslationPlanner:
             await writer.write(to_bytes(pinned))
         shards = cutter.finish()
         _leave_out(shards, unsent.shards())
-        models = {name: None if model is None else model.id for name, model in pinned.models.items()}
-        return Translation(shards, unsent.shards(), unsent.answers, writer.blob.id, models)
+        sent = {name: None if model is None else model.id for name, model in pinned.models.items()}
+        return Translation(shards, unsent.shards(), unsent.answers, writer.blob.id, sent)
 
     async def _translate(self, planned: Planned, pinned: Pinned, cutter: ShardCutter, unsent: Unsent) -> None:
         translator = self._translators.make(planned.batch, pinned)

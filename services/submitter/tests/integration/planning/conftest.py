@@ -59,6 +59,16 @@ class Input:
             yield piece
 
 
+class Bundled:
+    """What is bundled and configured, nobody asked."""
+
+    def __init__(self, claude: AnthropicSettings) -> None:
+        self._table = ModelTable(claude.models)
+
+    async def of(self, account_id: str) -> ModelTable:
+        return self._table
+
+
 class World:
     """Organisations with batches to plan."""
 
@@ -67,6 +77,7 @@ class World:
         self.blobs = BlobStore(mongo)
         self.batches = BatchStore(mongo)
         self.caps = CapStore(mongo)
+        self.models: Any = None
         self.steps: list[str] = []
         self.woken: list[str] = []
 
@@ -105,7 +116,7 @@ class World:
             reader=FileReader(self.blobs),
             files=files,
             translators=Translators(self.blobs, files, str.encode),
-            models=ModelTable(claude.models),
+            models=self.models or Bundled(claude),
             policy=policy_of(claude),
             limits=limits.within(ShardLimits(claude.shard_lines, claude.shard_bytes)),
         )

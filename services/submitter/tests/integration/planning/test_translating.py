@@ -8,6 +8,7 @@ import pytest
 
 from floopy_common.domain.ids import new_file_id
 from floopy_common.domain.index import unpack_result
+from floopy_common.providers.anthropic.capabilities import ModelTable
 from floopy_common.providers.anthropic.request import TRANSLATOR_VERSION
 from floopy_common.providers.clients import RESULT_FORMATS
 from floopy_common.providers.pricing import PriceTable
@@ -217,6 +218,34 @@ async def test_a_changed_setting_changes_nothing_of_a_plan(world: Any, sent: Sen
     first, second = [await sent.requests(batch, shard) for shard in await world.shards(batch_id)]
     assert first["1"]["max_tokens"] == 77
     assert second["2"]["model"] == OPUS
+
+
+class Told:
+    """A table as the Models API tells it, which may change."""
+
+    def __init__(self) -> None:
+        self.most = 0
+        self.asked: list[str] = []
+
+    async def of(self, account_id: str) -> ModelTable:
+        self.asked.append(account_id)
+        return ModelTable(None, [{"id": "claude-six", "max_tokens": self.most}])
+
+
+async def test_what_the_models_api_said_is_the_plans_for_good(world: Any, sent: Sent) -> None:
+    world.models = told = Told()
+    for most in (5_000, 200_000):
+        told.most = most
+        batch_id = await world.create(line(1, "claude-six"), **CLAUDE)
+        await world.planner().step()
+        batch = await world.batch(batch_id)
+        [shard] = await world.shards(batch_id)
+        first = await sent.content(batch, shard)
+        told.most = 7
+
+        assert json.loads(first)["params"]["max_tokens"] == most
+        assert await Sent(world).content(batch, shard) == first
+    assert told.asked == ["acct_test", "acct_test"]
 
 
 async def test_shared_prompts_are_marked_the_same_whenever_they_are_sent(world: Any, sent: Sent) -> None:

@@ -1,7 +1,7 @@
 """What each Claude model takes: bundled rows, then the Models API, then the operator's own word."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Protocol
 
@@ -18,6 +18,7 @@ ROUTING_PREFIX = "anthropic/"
 _MAX_REMEMBERED = 1_000
 """Models are named by users; a table remembers so many answers and then starts anew."""
 _SNAPSHOT = re.compile(r"-(?:\d{8}|latest)")
+_DATE = re.compile(r"-\d{8}$")
 _ALL = frozenset(EFFORTS)
 _TO_HIGH = frozenset({"low", "medium", "high"})
 
@@ -122,16 +123,26 @@ class Models(Protocol):
 
 
 class ModelTable:
-    """Models by the name a caller gave; documents are those of the Models API, by model id."""
+    """Models by the name a caller gave; `documents` are the Models API's (models_api.py), in any order.
+
+    That lists a dated model under its dated id alone: the name without a date means the newest of them.
+    """
 
     def __init__(
         self,
         overrides: Mapping[str, AnthropicModelSettings] | None = None,
-        documents: Mapping[str, Mapping[str, Any]] | None = None,
+        documents: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         self._overrides = overrides or {}
-        self._documents = documents or {}
+        by_id = {document["id"]: document for document in documents}
+        newest = {_DATE.sub("", model_id): by_id[model_id] for model_id in sorted(by_id)}
+        self._documents: Mapping[str, Mapping[str, Any]] = {**newest, **by_id}
         self._known: dict[str, Model | None] = {}
+
+    @property
+    def listed(self) -> Collection[str]:
+        """Names that the Models API's documents describe; empty without any."""
+        return self._documents.keys()
 
     def resolve(self, name: str) -> Model | None:
         """The operator's word goes over the Models API's, and that over the bundled row."""
@@ -151,8 +162,9 @@ class ModelTable:
         if override is None and not model_id.startswith("claude-"):
             return None
         capabilities = row_of(model_id)
-        if model_id in self._documents:
-            capabilities = overlay(capabilities, self._documents[model_id])
+        document = self._documents.get(model_id)
+        if document is not None:
+            capabilities = overlay(capabilities, document)
         for said in (self._overrides.get(model_id), override):
             if said is not None:
                 capabilities = _overridden(capabilities, said)
@@ -187,7 +199,8 @@ def overlay(row: Capabilities, document: Mapping[str, Any]) -> Capabilities:
         "structured_outputs": said.supports("structured_outputs"),
         "images": said.supports("image_input"),
         "pdfs": said.supports("pdf_input"),
-        "batch": said.supports("batch"),
+        # a retired model is listed still, and no request that names it succeeds
+        "batch": False if document.get("retired") is True else said.supports("batch"),
     }
     return replace(row, **{name: value for name, value in changes.items() if value is not None})
 

@@ -6,6 +6,7 @@ from urllib.parse import quote
 from floopy_common.domain.errors import FloopyError
 from floopy_common.providers.answers import Refusal
 from floopy_common.providers.anthropic.batch import read_batch, read_page
+from floopy_common.providers.anthropic.models_api import Document, read_models
 from floopy_common.providers.anthropic.request import BATCH_HEAD, BATCH_TAIL
 from floopy_common.providers.anthropic.result import AnthropicResults
 from floopy_common.providers.api import (
@@ -27,12 +28,16 @@ from floopy_common.providers.port import (
     ProviderError,
     ResultStream,
     Sought,
+    Unavailable,
 )
 
 PAGE_SIZE = 1_000
 MAX_PAGES = 100
 
 _BATCHES = "/v1/messages/batches"
+_MODELS = "/v1/models"
+_MODEL_PAGES = 10
+"""Of up to a thousand models: anything longer is no honest list."""
 _MAX_LINE = 16 * 1024 * 1024
 """Bytes of results read to find out whose they are."""
 _PAYMENT_REQUIRED = 402
@@ -55,6 +60,7 @@ class AnthropicBatches:
     ) -> None:
         headers = {"x-api-key": access.api_key.get_secret_value(), "anthropic-version": version}
         self._api = ProviderApi(access, connections, headers=headers, read_timeout=read_timeout)
+        self.base_url = access.base_url
         self._create_timeout = create_timeout
         self._results = AnthropicResults()
 
@@ -125,6 +131,18 @@ class AnthropicBatches:
         return await cancelled(
             lambda: self._api.call("POST", path, read_batch), lambda: self.get(provider_batch_id)
         )
+
+    async def list_models(self) -> list[Document]:
+        """Every model the account sees, newest first, as models_api.py reads it. NotFound or Unavailable."""
+        models: list[Document] = []
+        behind = ""
+        for _ in range(_MODEL_PAGES):
+            page, has_more = await self._api.read(f"{_MODELS}?limit={PAGE_SIZE}{behind}", read_models)
+            models += page
+            if not page or not has_more:
+                return models
+            behind = f"&after_id={quote(page[-1]['id'], safe='')}"
+        raise Unavailable(f"the provider's list of models has more than {_MODEL_PAGES} pages")
 
     def open_result(self, file_id: str) -> AbstractAsyncContextManager[ResultStream]:
         """The results of the batch of this id, from the account's own host and no other."""
