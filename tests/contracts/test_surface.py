@@ -87,6 +87,7 @@ OTHERS = (
     "2 UploadPart",
     "2 parts in parallel",
     "2 upload_file_chunked",
+    "2 upload_file_chunked of 130 MiB",
     "2 part_ids",
     "2 purpose, the full list",
     "2 filename, purpose, bytes, mime_type required",

@@ -247,7 +247,33 @@ async def test_another_organisations_file_is_unknown(service: Any, client: Async
                     "code": None,
                 }
         assert [found async for found in stranger.files.list()] == []
+        for file_id in (file.id, "file-unknown"):
+            with pytest.raises(openai.BadRequestError) as beyond:
+                await stranger.files.list(after=file_id)
+            assert beyond.value.body == {
+                "message": f"No such File object: {file_id}",
+                "type": "invalid_request_error",
+                "param": "after",
+                "code": None,
+            }
     assert (await client.files.retrieve(file.id)).id == file.id
+
+
+@pytest.mark.surface("5 unknown input_file_id: another tenant's looks the same")
+async def test_another_organisations_file_is_no_input(
+    service: Any, client: AsyncOpenAI, mallory: Any
+) -> None:
+    file = await uploaded(client)
+    blob = await service.mongo.collection("blobs").find_one({})
+
+    async with service.client(mallory) as stranger:
+        batch = await stranger.batches.create(
+            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+        )
+
+    assert batch.status == "validating"
+    assert (await service.batch(batch.id))["input"] is None
+    assert await service.mongo.collection("blobs").find_one({}) == blob
 
 
 @pytest.mark.surface("1.5 the SDK's Accept, exact length, streaming")

@@ -90,6 +90,29 @@ async def test_the_sdks_helper_works_against_the_process(
     assert await service.count("blobs") == 3
 
 
+@pytest.mark.surface("2: upload_file_chunked of 130 MiB, its own parts of 64 MiB; 9.2")
+async def test_the_sdks_helper_sends_130_mib_in_three_parts(
+    service: Any, alice: Any, mongo_uri: str, database: str, tmp_path: Path
+) -> None:
+    path, mebibyte = tmp_path / "in.jsonl", 1024 * 1024
+    with path.open("wb") as file:
+        for number in range(130):
+            file.write(b'{"custom_id": "%d", "x": "' % number)
+            file.write(b"x" * ((number + 1) * mebibyte - file.tell() - 3) + b'"}\n')
+    async with process(mongo_uri, database) as (_, url), sdk(url, alice) as client:
+        upload = await client.uploads.upload_file_chunked(file=path, mime_type="text/jsonl", purpose="batch")
+        batch = await client.batches.create(
+            input_file_id=upload.file.id, endpoint="/v1/chat/completions", completion_window="24h"
+        )
+        around = {"Range": f"bytes={64 * mebibyte - 3}-{64 * mebibyte + 18}"}
+        cut = await client.files.content(upload.file.id, extra_headers=around)
+
+    assert cut.content == b'"}\n{"custom_id": "64",'
+    kept = (await service.batch(batch.id))["input"]
+    assert [part["length"] for part in kept["ranges"]] == [64 * mebibyte, 64 * mebibyte, 2 * mebibyte]
+    assert kept["bytes"] == upload.file.bytes == path.stat().st_size == 130 * mebibyte
+
+
 async def test_a_part_cut_off_by_a_kill_is_sent_again_and_the_first_is_swept(
     service: Any, alice: Any, client: AsyncOpenAI, mongo_uri: str, database: str
 ) -> None:
