@@ -15,5 +15,9 @@ class WrongPlan(FloopyError):  # noqa: N818 - likewise
     """The batch is not, or no longer, in progress with this shard's plan."""
 
 
+class LinesRefused(FloopyError):  # noqa: N818 - likewise
+    """Lines that were to be sent cannot be translated any more: the translator is not the one of the plan."""
+
+
 class NoTurn(FloopyError):  # noqa: N818 - likewise
     """Somebody else creates on the account, or what they created is not accounted for yet."""

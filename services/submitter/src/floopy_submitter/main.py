@@ -36,6 +36,7 @@ from floopy_submitter.core.known_models import KnownModels, ModelTimes
 from floopy_submitter.core.orphans import OrphanKeeper, Sweeper
 from floopy_submitter.core.planner import PLANNING_STEPS, Planner
 from floopy_submitter.core.recovery import Recovery, SettleRule
+from floopy_submitter.core.refusing import Refuser
 from floopy_submitter.core.search import Search, SearchTimes
 from floopy_submitter.core.slots import Slots
 from floopy_submitter.core.splitting import Splitter
@@ -60,7 +61,7 @@ FAILPOINTS = {
     "submit.after_record": "the provider batch is recorded, its event waits in the outbox",
     "submit.after_unknown": "a create was ambiguous and is noted as unknown",
     "submit.after_wait": "the provider had no room; the shard waits",
-    "submit.after_split_decided": "the input was too large and will be split, no half is stored",
+    "submit.after_split_decided": "the input will be split (too large, or lines refused), no half is stored",
     "submit.after_split_stored": "the second half is stored, the first still has its lines too",
     "submit.after_split": "both halves are planned",
     "submit.after_refuse": "the provider refused the input; the shard is refused",
@@ -209,12 +210,14 @@ class Wiring:
         settings = self._settings
         index = PlannedLines(self._mongo, self._blobs)
         inputs = ShardInput(index, FileReader(self._blobs), self._translators)
+        splitter = Splitter(shards=self._shards, inputs=inputs, hit=self._hit)
         submitter = Submitter(
             shards=self._shards,
             batches=self._batches,
             providers=self._providers,
             inputs=inputs,
-            splitter=Splitter(shards=self._shards, inputs=inputs, hit=self._hit),
+            splitter=splitter,
+            refuser=Refuser(inputs=inputs, splitter=splitter, blobs=self._blobs),
             turns=CreateTurnStore(self._mongo),
             keeper=self._keeper,
             slots=self._new_slots("submit"),

@@ -50,6 +50,9 @@ class Simulator(_Addresses):
         state: dict[str, Any] = await self._get(f"/_sim/faults/{fault_id}")
         return state
 
+    async def lift(self, fault_id: str) -> None:
+        await self._read("DELETE", f"/_sim/faults/{fault_id}")
+
     async def release(self, fault_id: str) -> None:
         await self._post(f"/_sim/faults/{fault_id}/release", {})
 

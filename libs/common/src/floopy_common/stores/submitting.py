@@ -169,28 +169,20 @@ class SubmitHold:
             ]
         )
 
-    async def refuse(self, refused: Document) -> None:
-        """The provider will never take this input."""
+    async def end(self, changes: Document, resolution: str) -> None:
+        """Certainly nothing of it is at the provider, and nothing will be: `changes` say what it ends as."""
         await self._let_go(
             [
-                self._on_last(AttemptPhase.NOT_ACCEPTED, {"resolution": "refused"}),
-                assign(
-                    {
-                        "state": ShardState.REFUSED.value,
-                        "ended": ShardEnd.REFUSED.value,
-                        "refused": refused,
-                        "waiting": None,
-                    },
-                    now=["ended_at"],
-                ),
+                self._on_last(AttemptPhase.NOT_ACCEPTED, {"resolution": resolution}),
+                assign(changes, now=["ended_at"]),
             ]
         )
 
-    async def decide_split(self, split: Document) -> None:
-        """The input is too large: the shard will not be sent again before it was split as `split` says."""
+    async def decide_split(self, split: Document, resolution: str) -> None:
+        """The shard will not be sent again before it was split as `split` says; `resolution` says why."""
         await self._write(
             [
-                self._on_last(AttemptPhase.NOT_ACCEPTED, {"resolution": "too_large"}),
+                self._on_last(AttemptPhase.NOT_ACCEPTED, {"resolution": resolution}),
                 assign({"split": split, "waiting": None}),
             ]
         )

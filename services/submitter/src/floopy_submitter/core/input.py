@@ -10,6 +10,7 @@ import msgspec
 from floopy_common.domain.errors import BlobCorrupt
 from floopy_common.domain.index import InputEntry, unpack_input
 from floopy_common.domain.shard import ShardKind
+from floopy_common.providers.anthropic.refusal import Refused
 from floopy_common.providers.openai.request import TRANSLATOR_VERSION, upstream_line
 from floopy_common.providers.port import AttemptInput
 from floopy_submitter.core.translator import Bodies, Translators
@@ -40,6 +41,21 @@ class Measured(NamedTuple):
     line_no: int
     size: int
     segment: int
+
+
+class RefusedLine(NamedTuple):
+    """A line that is not sent, the number of its segment, and why."""
+
+    line_no: int
+    segment: int
+    refused: Refused
+
+
+class Judged(NamedTuple):
+    """A shard's lines, in order: those that can be sent, with their segments, and those that cannot."""
+
+    sent: list[tuple[int, int]]
+    refused: list[RefusedLine]
 
 
 class ShardInput:
@@ -73,6 +89,20 @@ class ShardInput:
                 for line_no, line in lines
             ]
 
+    async def judge(self, batch: Document, shard: Document) -> Judged:
+        """What this translator says of each line of a shard that is translated."""
+        translator = await self._translators.of(batch)
+        judged = Judged([], [])
+        async with aclosing(self._bodies(batch, shard)) as runs:
+            async for segment, bodies in runs:
+                outcomes = await translator.translate(bodies)
+                for (line_no, _), outcome in zip(bodies, outcomes, strict=True):
+                    if isinstance(outcome, Refused):
+                        judged.refused.append(RefusedLine(line_no, segment, outcome))
+                    else:
+                        judged.sent.append((line_no, segment))
+        return judged
+
     async def _form(self, batch: Document, shard: Document) -> "_Form":
         if shard["provider"] == ANTHROPIC:
             translator = await self._translators.of(batch)
@@ -80,8 +110,11 @@ class ShardInput:
         return _Form(b"", TRANSLATOR_VERSION, _as_they_are(shard["endpoint"]))
 
     async def _size(self, batch: Document, shard: Document, form: "_Form") -> int:
-        """The plan knows it for its own shards; a retry shard's is an estimate, so its lines are measured."""
-        planned = shard["kind"] == ShardKind.PRIMARY.value
+        """The plan knows it for its own shards; a retry shard's is an estimate, so its lines are measured.
+
+        So are those of a shard that gave up lines which this translator refuses: its size is 0.
+        """
+        planned = shard["kind"] == ShardKind.PRIMARY.value and shard["bytes"] > 0
         if planned and batch["plan"]["translator_version"] == form.version:
             total = int(shard["bytes"])
         else:
@@ -113,6 +146,15 @@ class ShardInput:
         self, batch: Document, shard: Document, form: "_Form", nonce: str
     ) -> AsyncGenerator[tuple[int, list[tuple[int, bytes]]], None]:
         """Segments' numbers, and runs of their upstream lines with the lines' numbers."""
+        async with aclosing(self._bodies(batch, shard)) as runs:
+            async for segment, bodies in runs:
+                lines = await form.lines(nonce, bodies)
+                yield segment, [(body[0], line) for body, line in zip(bodies, lines, strict=True)]
+
+    async def _bodies(
+        self, batch: Document, shard: Document
+    ) -> AsyncGenerator[tuple[int, list[tuple[int, msgspec.Raw]]], None]:
+        """Segments' numbers, and runs of the bodies of their lines with the lines' numbers."""
         for segment in shard["segments"]:
             packed = await self._index.read(
                 batch["plan"]["index_blob"], shard["batch_id"], shard["plan_id"], [segment]
@@ -120,10 +162,7 @@ class ShardInput:
             mine = _mine(packed, shard)
             async with aclosing(spans(self._files, batch["input"]["ranges"], mine)) as runs:
                 async for entries, data, base in runs:
-                    numbers = [entry.line_no for entry in entries]
-                    bodies = [body_of(data, base, entry) for entry in entries]
-                    lines = await form.lines(nonce, list(zip(numbers, bodies, strict=True)))
-                    yield segment, list(zip(numbers, lines, strict=True))
+                    yield segment, [(entry.line_no, body_of(data, base, entry)) for entry in entries]
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,14 @@ class Splitter:
         lines = await self._inputs.measure(batch, hold.shard)
         if len(lines) < 2:
             return False
-        await hold.decide_split(decision(lines))
+        await self.part(hold, decision(lines), "too_large")
+        return True
+
+    async def part(self, hold: Hold, split: Document, resolution: str) -> None:
+        """Decide a split and carry it out; `resolution` is what became of the attempt."""
+        await hold.decide_split(split, resolution)
         self._hit("submit.after_split_decided")
         await self.go_on(hold)
-        return True
 
     async def go_on(self, hold: Hold) -> None:
         """Carry out what was decided, whoever decided it; a repeat stores the same second half."""
@@ -61,24 +65,29 @@ def _side(lines: Sequence[Measured]) -> Document:
 
 def first_half(shard: Document) -> Document:
     """What changes of a shard whose split was decided."""
-    split = shard["split"]
-    after = split["after"]
-    ranges = [[first, min(last, after)] for first, last in shard["ranges"] if first <= after]
-    return {**split["first"], "ranges": ranges, "splits": _number(shard), "split": None}
+    return {**_halves(shard)[0], "splits": _number(shard), "split": None}
 
 
 def second_half(shard: Document) -> Document:
     """The other shard: planned, never tried, in everything else like the one it comes from."""
-    split = shard["split"]
-    after = split["after"]
     return {
         "_id": split_shard_id(shard["_id"], _number(shard)),
         **{name: shard[name] for name in (*PLACE, "kind", "depth", "parent")},
-        **split["second"],
-        "ranges": [[max(first, after + 1), last] for first, last in shard["ranges"] if last > after],
+        **_halves(shard)[1],
         "created_at": shard.get("created_at"),
         **untried(),
     }
+
+
+def _halves(shard: Document) -> tuple[Document, Document]:
+    """Both sides with their ranges: those that the decision names, else what lies up to a line and behind."""
+    split = shard["split"]
+    if "after" not in split:
+        return split["first"], split["second"]
+    after = split["after"]
+    before = [[first, min(last, after)] for first, last in shard["ranges"] if first <= after]
+    behind = [[max(first, after + 1), last] for first, last in shard["ranges"] if last > after]
+    return {**split["first"], "ranges": before}, {**split["second"], "ranges": behind}
 
 
 def _number(shard: Document) -> int:

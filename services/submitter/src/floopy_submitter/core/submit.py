@@ -22,11 +22,12 @@ from floopy_common.providers.port import (
 )
 from floopy_submitter.core.input import ShardInput
 from floopy_submitter.core.orphans import OrphanKeeper
+from floopy_submitter.core.refusing import Refuser, refused_as_a_whole
 from floopy_submitter.core.slots import Slots
 from floopy_submitter.core.splitting import Splitter
 from floopy_submitter.core.waiting import Backoff, Breaker, reason_of
 from floopy_submitter.core.wanted import is_stale, may_submit
-from floopy_submitter.errors import NoTurn, TooLate, WrongPlan
+from floopy_submitter.errors import LinesRefused, NoTurn, TooLate, WrongPlan
 from floopy_submitter.ports import (
     Announce,
     BatchReader,
@@ -99,6 +100,7 @@ class Submitter:
         providers: ProviderDirectory,
         inputs: ShardInput,
         splitter: Splitter,
+        refuser: Refuser,
         turns: CreateTurns,
         keeper: OrphanKeeper,
         slots: Slots,
@@ -116,6 +118,7 @@ class Submitter:
         self._providers = providers
         self._inputs = inputs
         self._splitter = splitter
+        self._refuser = refuser
         self._turns = turns
         self._one_at_a_time: set[str] = set()
         self._keeper = keeper
@@ -172,11 +175,8 @@ class Submitter:
         try:
             if hold.shard.get("split"):
                 await self._splitter.go_on(hold)
-                return
-            provider = await self._providers.for_account(hold.shard["account_id"])
-            ready = await self._prepare(hold, batch, provider)
-            batch = await self._wanted(hold.shard)
-            await self._create_in_turn(hold, batch, provider, creations, ready)
+            else:
+                await self._try(hold, batch, creations)
         except WrongPlan:
             await hold.hand_back(self._times.defer)
         except NoTurn:
@@ -191,6 +191,15 @@ class Submitter:
         except (BlobMissing, BlobCorrupt, AccountMissing) as fault:
             # another try may find what is missing now; the batch's window bounds how often
             await self._wait(hold, WaitReason.UNAVAILABLE, None, repr(fault))
+
+    async def _try(self, hold: Hold, batch: Document, creations: list[_Creation]) -> None:
+        provider = await self._providers.for_account(hold.shard["account_id"])
+        try:
+            ready = await self._prepare(hold, batch, provider)
+            batch = await self._wanted(hold.shard)
+            await self._create_in_turn(hold, batch, provider, creations, ready)
+        except LinesRefused:
+            await self._refuser.refuse(hold, batch)
 
     async def _wanted(self, shard: Document) -> Document:
         """The batch, read now; WrongPlan unless the shard may be submitted for it."""
@@ -284,7 +293,7 @@ class Submitter:
         if refusal.retryable or refusal.queue_full:
             await self._wait(hold, reason_of(refusal), self._asked(hold, refusal), str(refusal))
         elif not (refusal.too_large and await self._split(hold)):
-            await hold.refuse(_refused(refusal))
+            await hold.end(refused_as_a_whole(refusal), "refused")
             self._hit("submit.after_refuse")
 
     def _asked(self, hold: Hold, refusal: NotAccepted) -> float | None:
@@ -327,7 +336,7 @@ class Submitter:
         for creation in creations:
             try:
                 created = await creation.call
-            except (NotAccepted, Ambiguous, TooLate, BlobMissing, BlobCorrupt):
+            except (NotAccepted, Ambiguous, TooLate, LinesRefused, BlobMissing, BlobCorrupt):
                 continue
             now = await self._shards.get(shard["_id"])
             if now is not None and not _is_taken_care_of(now, creation.attempt_id, created.id):
@@ -388,9 +397,3 @@ async def _stopped(hold: Hold, call: "asyncio.Task[ProviderBatch]") -> NoReturn:
         await asyncio.gather(call, return_exceptions=True)
         await hold.unknown()
     raise asyncio.CancelledError
-
-
-def _refused(refusal: NotAccepted) -> Document:
-    code = refusal.code or ("request_too_large" if refusal.too_large else None)
-    error = {"code": code, "line": None, "message": refusal.message, "param": None}
-    return {"code": code, "message": refusal.message, "errors": [error]}

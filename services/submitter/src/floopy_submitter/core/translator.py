@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Raw
 
-from floopy_common.domain.errors import BlobCorrupt
 from floopy_common.providers.anthropic.policy import Context
 from floopy_common.providers.anthropic.refusal import Refused
 from floopy_common.providers.anthropic.request import (
@@ -18,6 +17,7 @@ from floopy_common.providers.anthropic.request import (
 )
 from floopy_submitter.core.pinning import Pinned, from_bytes, with_files
 from floopy_submitter.core.stored_files import StoredFiles
+from floopy_submitter.errors import LinesRefused
 from floopy_submitter.ports import Document, SmallBlobs
 
 _AT_ONCE = 250
@@ -59,12 +59,12 @@ class Translator:
         return with_files(self._context, await self._files.load(self._pinned.files, wanted))
 
     async def lines(self, nonce: str, bodies: Bodies) -> list[bytes]:
-        """The upstream elements. Raises BlobCorrupt for a line that was to be sent and now cannot be."""
+        """The upstream elements. Raises LinesRefused for a line that was to be sent and now cannot be."""
         elements = []
         outcomes = await self.translate(bodies)
         for (line_no, _), outcome in zip(bodies, outcomes, strict=True):
             if isinstance(outcome, Refused):
-                raise BlobCorrupt(f"line {line_no} cannot be translated any more: {outcome.message}")
+                raise LinesRefused(f"line {line_no} cannot be translated any more: {outcome.message}")
             elements.append(upstream_element(nonce, line_no, outcome.params))
         return elements
 

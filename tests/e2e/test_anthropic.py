@@ -1,15 +1,21 @@
-"""What only a provider's Models API knows of a model, through every service; the ledger says who asked."""
+"""What is Anthropic's own, through every service: what its Models API says, and translations that are pinned.
+
+The simulator's ledger says who asked and what was sent.
+"""
 
 import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from floopy_e2e.lines import chat_line
+from floopy_e2e.lines import chat_line, custom_ids
 from floopy_e2e.providers import ANTHROPIC, Provider
 from floopy_e2e.stack import Stack
+from floopy_e2e.waiting import eventually
 
-from floopy_common.stores.blobs import chunk_id
+from floopy_common.chassis.mongo import open_mongo
+from floopy_common.settings import MongoSettings
+from floopy_common.stores.blobs import BlobStore, chunk_id
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -91,3 +97,53 @@ async def test_without_an_answer_a_plan_goes_by_what_is_bundled(stack: Stack) ->
         )
     # who could not say is not asked at every plan
     assert [call["status"] for call in await asked_by(stack, key)] == [529]
+
+
+async def allow_less(stack: Stack, batch_id: str, most: int) -> None:
+    """As if the translator had learnt since the batch was planned that its model writes so little."""
+    where = MongoSettings(uri=stack.credentials["mongo_uri"], database=stack.credentials["mongo_database"])
+    async with open_mongo(where, "floopy-e2e") as mongo:
+        batches, blobs = mongo.collection("batches"), BlobStore(mongo)
+        batch = await batches.find_one({"_id": batch_id})
+        assert batch is not None
+        pinned = json.loads(await blobs.read_bytes(batch["plan"]["translation_blob"]))
+        for model in pinned["models"].values():
+            model["capabilities"]["max_output"] = most
+        blob = await blobs.put("translation", json.dumps(pinned).encode(), [batch_id])
+        newer = {"plan.translation_blob": blob.id, "plan.translator_version": 0}
+        await batches.update_one({"_id": batch_id}, {"$set": newer})
+
+
+async def test_what_a_newer_translator_refuses_is_in_the_error_file_and_the_rest_is_answered(
+    stack: Stack,
+) -> None:
+    key = "sk-ant-refused-later"
+    account = await account_of(stack, key)
+    full = {"kind": "status", "status": 429, "headers": {"retry-after": "0"}}
+    fault = await stack.simulator.fault(ANTHROPIC.creates, full, key=key, times=None)
+    content = b"".join(
+        chat_line(f"{number}", f"Number {number}", model=ANTHROPIC.model, max_tokens=60 if number % 3 else 40)
+        for number in range(1, 10)
+    )
+    batch_id = await stack.create(account, content)
+
+    async def is_waiting() -> bool:
+        return bool((await stack.batch(batch_id))["floopy"]["shards"].get("waiting"))
+
+    await eventually(is_waiting, what="a planned shard")
+    await allow_less(stack, batch_id, 50)
+    await stack.simulator.lift(fault)
+    batch = await stack.balanced(batch_id)
+
+    assert (batch["status"], batch["request_counts"]) == (
+        "completed",
+        {"total": 9, "completed": 3, "failed": 6},
+    )
+    output, errors = await stack.files(batch)
+    assert custom_ids(output) == ["3", "6", "9"]
+    assert custom_ids(errors) == ["1", "2", "4", "5", "7", "8"]
+    said = [json.loads(line)["response"] for line in errors.splitlines()]
+    assert {(line["status_code"], line["body"]["error"]["param"]) for line in said} == {(400, "max_tokens")}
+    await stack.verified(batch_id)
+    sent = [ours for ours in await stack.simulator.batches() if ours["key"] == key]
+    assert [(ours["lines"], ours["completed"]) for ours in sent] == [(3, 3)]
