@@ -110,6 +110,7 @@ async def test_mixed_lines_end_in_exactly_one_file(stack: Stack, provider: Provi
     assert batch["request_counts"] == {"total": 60, "completed": 40, "failed": 20}
 
 
+@pytest.mark.edge(19)
 async def test_lines_that_fail_in_passing_are_tried_again(stack: Stack, provider: Provider) -> None:
     content = chat_file(
         40, lambda n: "status=500 times=1" if n % 4 == 0 else None, tag="retry", provider=provider
@@ -121,6 +122,7 @@ async def test_lines_that_fail_in_passing_are_tried_again(stack: Stack, provider
     assert custom_ids(output) == custom_ids(content)
 
 
+@pytest.mark.edge(15)
 async def test_provider_oddities_lose_and_double_nothing(stack: Stack, provider: Provider) -> None:
     oddities = {3: "missing", 5: "duplicate", 7: "unknown", 9: "garbled", 11: "both", 13: "duplicate=other"}
     content = chat_file(30, oddities.get, tag="odd", provider=provider)

@@ -70,6 +70,7 @@ async def test_batches_at_every_provider_go_on_after_a_restart(
 
 
 @pytest.mark.surface("9.10; 4.3 batch_expired: `response` is null; 3.4 expired: what was finished is kept")
+@pytest.mark.edge(11)
 async def test_an_unfinished_batch_expires_and_keeps_what_was_answered(tmp_path: Path) -> None:
     stack = Stack(
         tmp_path,

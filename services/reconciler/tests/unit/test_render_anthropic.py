@@ -106,6 +106,38 @@ def test_what_nobody_has_heard_of_is_noted(make: Any) -> None:
     assert dict(rendered.tally.notes) == {"unknown_block": 1, "unknown_stop_reason": 1}
 
 
+@pytest.mark.edge(15, 18)
+@pytest.mark.parametrize(
+    ("ended", "code"), [("finished", "missing_from_provider"), ("lost", "results_expired")]
+)
+def test_a_line_that_the_results_do_not_have_is_the_servers_fault(make: Any, ended: str, code: str) -> None:
+    shard = make.shard([1, 2], {1: make.message(1)}, provider="anthropic", ended=ended)
+    rendered = make.case({1: asked(), 2: asked()}, [shard], models=(MODEL,)).render()
+
+    done, failed = rendered.lines()
+
+    assert done["response"]["status_code"] == 200
+    assert (failed["error"], failed["response"]["status_code"]) == (None, 500)
+    error = failed["response"]["body"]["error"]
+    assert (error["type"], error["code"]) == ("server_error", code)
+    data = decode_line(rendered.events[1][1]).data
+    assert (data.status.value, data.status_code, data.cost.nano_usd) == ("failed", 500, 0)
+    assert data.error is not None
+    assert data.error.code == code
+
+
+@pytest.mark.edge(11, 12)
+@pytest.mark.parametrize("result", ["expired", "canceled"])
+def test_what_a_message_batch_did_not_get_to_in_time_is_batch_expired(make: Any, result: str) -> None:
+    """A cancelled result of a batch that we cancelled because its time was over is read as unanswered."""
+    raw = json.dumps({"custom_id": "n-1", "result": {"type": result}}).encode()
+    shard = make.shard([1], {1: raw} if result == "expired" else {}, provider="anthropic", ended="expired")
+
+    (line,) = make.case({1: asked()}, [shard], models=(MODEL,)).render().lines()
+
+    assert (line["response"], line["error"]["code"]) == (None, "batch_expired")
+
+
 def test_an_expired_result_is_an_expired_line(make: Any) -> None:
     raw = json.dumps({"custom_id": "n-1", "result": {"type": "expired"}}).encode()
     (line,) = case_of(make, raw).render().lines()

@@ -13,12 +13,6 @@ from floopy_common.providers.api import Access
 from floopy_common.providers.http import Connections, open_connections
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "edge(number, ...): the cases of the translation's edge list that the test holds"
-    )
-
-
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnSimulator]:
     process = OwnSimulator(tmp_path_factory.mktemp("simulator"))

@@ -13,12 +13,6 @@ from floopy_common.providers.anthropic.request import Translated, translate
 HAIKU = "claude-haiku-4-5"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "edge(number, ...): the cases of the translation's edge list that the test holds"
-    )
-
-
 def _body(*, without: tuple[str, ...] = (), **members: Any) -> bytes:
     body = {"model": HAIKU, "messages": [{"role": "user", "content": "Hi"}], **members}
     for name in without:

@@ -35,6 +35,9 @@ _STATUS_OF = {
     "request_cancelled": LineStatus.CANCELLED,
 }
 _REFUSED_STATUS = 400
+_SERVER_ERROR = 500
+_ANTHROPIC = "anthropic"
+_NOT_THERE = (MISSING, RESULTS_EXPIRED)
 _MESSAGE_CHARS = 1_000
 _CODE_CHARS = 100
 _SNAPSHOT = re.compile(r"-(\d{4}-\d\d-\d\d|\d{8}|\d{4})")
@@ -113,7 +116,18 @@ def unanswered(line_no: int, source: Document, entry: ResultEntry | None) -> Out
         return without_answer(TOO_LARGE, billed=True)
     if source["refused"] is not None:
         return _refused(line_no, source["refused"])
-    return without_answer(_BY_ENDING[ShardEnd(source["ended"])])
+    why = _BY_ENDING[ShardEnd(source["ended"])]
+    if source["provider"] == _ANTHROPIC and why in _NOT_THERE:
+        return _failed_upstream(why)
+    return without_answer(why)
+
+
+def _failed_upstream(why: LineError) -> Outcome:
+    """A message batch that has ended answers every request: what it leaves out is a fault of the server."""
+    body = _encode(
+        {"error": {"message": why.message, "type": "server_error", "param": None, "code": why.code}}
+    )
+    return Outcome(LineStatus.FAILED, _SERVER_ERROR, None, body, b"", _failure_in(body))
 
 
 def without_answer(error: LineError, *, billed: bool = False) -> Outcome:

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from floopy.simulation import OwnSimulator
 from floopy_common.chassis.mongo import Mongo
 from floopy_common.chassis.secrets import Keyring
-from floopy_common.domain.index import FLAG_OK, FLAG_RETRYABLE, ResultEntry, unpack_result
+from floopy_common.domain.index import FLAG_OK, FLAG_RETRYABLE, InputEntry, ResultEntry, unpack_result
 from floopy_common.providers.clients import RESULT_FORMATS, open_clients
 from floopy_common.settings import AnthropicSettings, ProviderSettings, ProvidersSettings, Settings
 from floopy_common.stores.batches import BatchStore
@@ -25,6 +25,7 @@ from floopy_reconciler.core.poll import Collector, Poller, Pool, Pools
 from floopy_reconciler.core.refuse import Backoff, Refuser
 from floopy_reconciler.core.retry import RetryPolicy
 from floopy_reconciler.core.settle import Patience, Settler
+from floopy_reconciler.core.sources import choose, sources_of
 from floopy_reconciler.metrics import PrometheusReports
 
 SECRET = "a secret for tests that nobody needs to guess"
@@ -449,6 +450,95 @@ async def upstream_of(world: Any, planted: Any) -> str:
     return str((await world.shards(planted))[-1]["provider_batch_id"])
 
 
+@pytest.mark.edge(14)
+async def test_messages_in_any_order_are_indexed_by_their_lines(
+    bench: Bench, claude_world: Any, collect: Any
+) -> None:
+    planted = await claude_world.submitted([asked_of_claude(f"q{n}") for n in range(1, 21)], blank_first=3)
+
+    (shard,) = await collect(planted)
+
+    entries = await bench.entries(shard)
+    assert list(entries) == list(range(4, 24))
+    offsets = [entry.offset for entry in entries.values()]
+    assert offsets != sorted(offsets)  # they did not come in the order of their lines
+    nonce = shard["attempts"][0]["nonce"].encode()
+    for line_no, entry in entries.items():
+        assert b'"%b-%d"' % (nonce, line_no) in await bench.archived(shard, entry)
+
+
+@pytest.mark.edge(15)
+async def test_messages_that_are_missing_doubled_or_unknown_spoil_no_other(
+    bench: Bench, claude_world: Any, collect: Any
+) -> None:
+    words = [None, "missing", "duplicate", "duplicate=other", "unknown", None]
+    planted = await claude_world.submitted([asked_of_claude(f"q{n}", sim) for n, sim in enumerate(words)])
+
+    (shard,) = await collect(planted)
+
+    entries = await bench.entries(shard)
+    assert set(entries) == {1, 3, 4, 5, 6}
+    assert (shard["ended"], shard["downloads"]) == ("finished", PATIENCE)
+    assert {entry.flags for entry in entries.values()} == {FLAG_OK}
+    quarantined = shard["archive"]["quarantined"]
+    assert (quarantined["duplicate"], quarantined["unknown"]) == (2, 1)
+    archive = await bench.world.blobs.read_bytes(shard["archive"]["output"]["blob"])
+    nonce = shard["attempts"][0]["nonce"].encode()
+    for line_no in (3, 4):  # of two answers to a line the first
+        first = next(row for row in archive.split(b"\n") if b'"%b-%d"' % (nonce, line_no) in row)
+        assert await bench.archived(shard, entries[line_no]) == first
+
+
+@pytest.mark.edge(13)
+async def test_progress_shows_a_message_batch_that_ended_while_another_runs(
+    bench: Bench, claude_world: Any, sim: OwnSimulator, wait_for: Callable[..., Any]
+) -> None:
+    await sim.configure(auto=False)
+    planted = await claude_world.submitted([asked_of_claude(f"q{n}") for n in range(5)], shard_lines=3)
+    first, second = [shard["provider_batch_id"] for shard in await claude_world.shards(planted)]
+    await sim.advance(first, "ended")
+    await sim.advance(second, "in_progress", completed=1)
+
+    async def collected() -> bool:
+        await bench.poller.step()
+        shards = await claude_world.shards(planted)
+        return [shard["state"] for shard in shards] == ["settled", "submitted"]
+
+    await wait_for(collected, "the first collected")
+
+    # what runs says nothing of its requests until it has ended
+    summary = await SummaryStore(bench.mongo).compute(planted.id, planted.batch["plan"]["plan_id"], 5)
+    assert summary["counts"] == {"completed": 3, "failed": 0}
+    assert summary["shards"] == {"settled": 1, "submitted": 1}
+
+
+@pytest.mark.edge(19)
+async def test_an_overloaded_message_succeeds_the_second_time_and_is_answered_once(
+    bench: Bench, claude_world: Any, collect: Any
+) -> None:
+    planted = await claude_world.submitted(
+        [asked_of_claude("a"), asked_of_claude("b", "status=529 times=1"), asked_of_claude("c")]
+    )
+
+    parent, retry = await collect(planted)
+    assert (retry["parent"], retry["ranges"], retry["kind"]) == (parent["_id"], [[2, 2]], "retry")
+    await claude_world.submit(planted, retry)
+    parent, retry = await collect(planted)
+
+    flags = {line: entry.flags for line, entry in (await bench.entries(parent)).items()}
+    assert flags == {1: FLAG_OK, 2: FLAG_RETRYABLE, 3: FLAG_OK}
+    assert {line: entry.flags for line, entry in (await bench.entries(retry)).items()} == {2: FLAG_OK}
+    sources = sources_of([parent, retry], 1, 3)
+    answers = [await bench.entries(retry), await bench.entries(parent)]
+    chosen = choose([InputEntry(n, 0, 1, 0) for n in (1, 2, 3)], sources, answers, lambda *_: False)
+    assert [sources[choice.source]["shard"] for choice in chosen] == [
+        parent["_id"],
+        retry["_id"],
+        parent["_id"],
+    ]
+
+
+@pytest.mark.edge(11)
 @pytest.mark.parametrize("ending", ["cancelled", "expired"])
 async def test_cancelled_message_batch_keeps_what_ran_and_leaves_the_rest_to_our_reason(
     bench: Bench, claude_world: Any, collect: Any, sim: OwnSimulator, ending: str

@@ -32,12 +32,6 @@ CHAT = "/v1/chat/completions"
 DEADLINE = 30.0
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "edge(number, ...): the cases of the translation's edge list that the test holds"
-    )
-
-
 def line_of(custom_id: str, model: str = "gpt-4o-mini", content: str = "Hello") -> bytes:
     body = {"model": model, "messages": [{"role": "user", "content": content}]}
     line = {"custom_id": custom_id, "method": "POST", "url": CHAT, "body": body}

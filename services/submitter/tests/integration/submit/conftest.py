@@ -46,12 +46,6 @@ TERMS = {
 """Durations of a test, in seconds; the product's own settings."""
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "edge(number, ...): the cases of the translation's edge list that the test holds"
-    )
-
-
 async def eventually(ask: Callable[[], Awaitable[Any]], what: str, within: float = DEADLINE) -> Any:
     """What `ask` answers once that is true; fails when it is not in time."""
     deadline = time.monotonic() + within
