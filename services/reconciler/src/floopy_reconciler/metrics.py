@@ -24,7 +24,9 @@ SHARDS_DETACHED = Counter(
 )
 LINES_RETRIED = Counter("floopy_lines_retried_total", "Lines that were given another provider batch.")
 LINES_QUARANTINED = Counter(
-    "floopy_lines_quarantined_total", "Result lines that never became an answer.", ["kind"]
+    "floopy_lines_quarantined_total",
+    "Result lines that never became an answer, and answers that never came.",
+    ["kind"],
 )
 BATCHES_ENDED = Counter("floopy_batches_ended_total", "Batches that became terminal.", ["status"])
 DOWNLOADED_BYTES = Counter("floopy_downloaded_bytes_total", "Bytes of results downloaded from providers.")

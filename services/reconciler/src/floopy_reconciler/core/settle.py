@@ -33,6 +33,8 @@ from floopy_reconciler.ports import (
 
 _log = logging.getLogger(__name__)
 
+_UNEXPLAINED = frozenset({ShardEnd.FINISHED, ShardEnd.LOST})
+"""Ways to end that do not say why a line has no answer."""
 _SOURCES = ((SOURCE_OUTPUT, "output"), (SOURCE_ERROR, "error"))
 
 
@@ -227,6 +229,13 @@ class Settler:
         self._reports.settled(ended)
         for kind, number in asdict(read.joined.quarantined).items():
             self._reports.quarantined(kind, number)
+        missing = len(read.lines) - len(read.joined.entries)
+        if missing and ended in _UNEXPLAINED:
+            _log.error(
+                "answers are missing",
+                extra={"event": "answers_missing", "shard_id": hold.shard["_id"], "lines": missing},
+            )
+            self._reports.quarantined("missing", missing)
 
     async def _archive(self, batch_id: str, received: Mapping[int, Received], read: _Read) -> Document | None:
         if not received:

@@ -469,7 +469,7 @@ async def test_messages_in_any_order_are_indexed_by_their_lines(
 
 @pytest.mark.edge(15)
 async def test_messages_that_are_missing_doubled_or_unknown_spoil_no_other(
-    bench: Bench, claude_world: Any, collect: Any
+    bench: Bench, claude_world: Any, collect: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     words = [None, "missing", "duplicate", "duplicate=other", "unknown", None]
     planted = await claude_world.submitted([asked_of_claude(f"q{n}", sim) for n, sim in enumerate(words)])
@@ -482,6 +482,8 @@ async def test_messages_that_are_missing_doubled_or_unknown_spoil_no_other(
     assert {entry.flags for entry in entries.values()} == {FLAG_OK}
     quarantined = shard["archive"]["quarantined"]
     assert (quarantined["duplicate"], quarantined["unknown"]) == (2, 1)
+    alerts = [record for record in caplog.records if getattr(record, "event", "") == "answers_missing"]
+    assert [(record.levelname, vars(record)["lines"]) for record in alerts] == [("ERROR", 1)]
     archive = await bench.world.blobs.read_bytes(shard["archive"]["output"]["blob"])
     nonce = shard["attempts"][0]["nonce"].encode()
     for line_no in (3, 4):  # of two answers to a line the first
