@@ -43,6 +43,41 @@ async def test_a_process_paused_in_mid_call_leaves_the_shard_to_another(
     assert await world.orphans() == []
 
 
+async def test_a_process_paused_in_a_create_on_anthropic_leaves_the_one_batch_to_another(
+    world: Any, new_process: Callable[[], Any], make_lines: Any, quiet: None, simulator: Any
+) -> None:
+    """What it made bears no name: another finds it by its time and size, and makes none of its own."""
+    create = "messages.batches.create"
+    skew = {"FLOOPY_SUBMIT__CLOCK_SKEW": "0.1"}
+    held = await simulator.fault(create, {"kind": "hold", "when": "after"})
+    account = await world.account(provider="anthropic")
+    lines = make_lines(4, model="claude-haiku-4-5")
+    batch_id = await world.create(lines, account, provider="anthropic")
+    paused, other = new_process(), new_process()
+    await paused.start(**skew)
+    await world.eventually(lambda: world.holding(held), "a create under way")
+
+    paused.send(signal.SIGSTOP)
+    await other.start(**skew)
+    (before,) = await world.in_state(batch_id, "submitted")
+    await other.end()
+    paused.send(signal.SIGCONT)
+    await simulator.release(held)
+    next_batch = await world.create(lines[:2], account, provider="anthropic")
+    await world.in_state(next_batch, "submitted")
+
+    after = await world.shard(batch_id)
+    assert [(a["phase"], a["resolution"]) for a in before["attempts"]] == [("created", "adopted_unproven")]
+    assert (after["attempts"], after["provider_batch_id"]) == (
+        before["attempts"],
+        before["provider_batch_id"],
+    )
+    assert len(await simulator.calls(create)) == 2
+    assert sorted(batch["lines"] for batch in await simulator.batches()) == [2, 4]
+    assert await simulator.calls("messages.batches.cancel") == []
+    assert await world.orphans() == []
+
+
 async def test_a_worker_whose_lease_was_taken_over_can_write_nothing(
     world: Any, mongo: Mongo, make_lines: Any
 ) -> None:
