@@ -248,7 +248,7 @@ class RetrySettings(_Group):
         default=3, ge=0, description="Times a line that failed for a passing reason is tried again."
     )
     min_window_left: float = Field(
-        default=600.0, ge=0, description="Seconds the window must still have for another try."
+        default=3_600.0, ge=0, description="Seconds the window must still have for another try."
     )
 
 
