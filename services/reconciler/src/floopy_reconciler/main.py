@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from floopy_common.chassis import failpoints
 from floopy_common.chassis.clock import SystemClock
-from floopy_common.chassis.consumer import Consumer, group_id, open_consumer
+from floopy_common.chassis.consumer import group_id, open_consumer
 from floopy_common.chassis.failpoints import Failpoints
-from floopy_common.chassis.loop import Loop
+from floopy_common.chassis.loop import Bells, Loop
 from floopy_common.chassis.mongo import Mongo, check_schema, open_mongo
 from floopy_common.chassis.outbox import OutboxRelay
 from floopy_common.chassis.producer import Producer, open_producer
@@ -32,6 +32,7 @@ from floopy_common.stores.sweeping import BlobSweeper, EndedStore
 from floopy_reconciler.adapters.archives import ScratchArchives
 from floopy_reconciler.adapters.heap import bound_heap
 from floopy_reconciler.adapters.offsets import KafkaOffsets
+from floopy_reconciler.core.agenda import Agenda, open_agenda
 from floopy_reconciler.core.audit import Auditor, AuditTimes
 from floopy_reconciler.core.cleanup import Cleanup, CleanupTimes
 from floopy_reconciler.core.emit import Emitter, Gate
@@ -47,7 +48,7 @@ from floopy_reconciler.core.schedule import Schedule
 from floopy_reconciler.core.segments import SegmentWorker
 from floopy_reconciler.core.settle import Patience, Settler
 from floopy_reconciler.core.sweep import Sweeper, SweepTimes
-from floopy_reconciler.core.wind_up import Graces, Wakers, WindUp
+from floopy_reconciler.core.wind_up import Graces, Rhythm, Wakers, WindUp
 from floopy_reconciler.metrics import AuditMetrics, PrometheusReports, SegmentMetrics
 
 NAME = "floopy-reconciler"
@@ -92,25 +93,6 @@ _READERS = 600.0
 """Most seconds that readers of a blob get once it is condemned."""
 
 
-class Bells:
-    """Wakes loops by name; one that is not there yet finds its work by itself."""
-
-    def __init__(self) -> None:
-        self._loops: dict[str, Loop] = {}
-
-    def hang(self, *loops: Loop) -> None:
-        self._loops.update({loop.name: loop for loop in loops})
-
-    def ring(self, name: str) -> Callable[[], None]:
-        """A call that wakes the loop `name`."""
-
-        def wake() -> None:
-            if name in self._loops:
-                self._loops[name].wake()
-
-        return wake
-
-
 @dataclass(frozen=True)
 class Base:
     """What every part of the service stands on."""
@@ -128,6 +110,7 @@ class Base:
     producer: Producer
     clock: SystemClock
     bells: Bells
+    agenda: Agenda
     hit: Callable[[str], None]
     reports: PrometheusReports
 
@@ -137,12 +120,8 @@ class Base:
 
     async def changed(self, batch_id: str) -> None:
         """The batch has its turn at once, in which it comes to show what moved."""
-        await self.turns.nudge(batch_id)
+        self.agenda.ask(batch_id)
         self.bells.ring("turns")()
-
-    async def emitted(self, batch_id: str) -> None:
-        """Events of the batch are with the broker."""
-        self.bells.ring("audit")()
 
     async def audit(self, batch_id: str) -> None:
         """The batch has something to be confirmed: sinks take a moment, then its audit is due."""
@@ -163,9 +142,10 @@ async def run(settings: Settings) -> None:
         open_offsets(settings.kafka) as offsets,
     ):
         await check_schema(mongo)
+        turns, search = turns_loop(base)
         loops = [
             looks_loop(base, pools),
-            turns_loop(base),
+            turns,
             segments_loop(base, segment_pool),
             audit_loop(base, offsets),
             outbox_loop(base),
@@ -173,15 +153,11 @@ async def run(settings: Settings) -> None:
             sweep_loop(base),
         ]
         base.bells.hang(*loops)
-        wake_on_events(consumer, base.bells)
+        consumer.wake("batch.submitted", base.bells.ring("looks"))
+        consumer.wake("batch.cancel.requested", search)
         runtime.ready("mongo", mongo.ping)
         runtime.ready("consumer", consumer.ready)
         await runtime.run(consumer.run(runtime.stop), *(loop.run(runtime.stop) for loop in loops))
-
-
-def wake_on_events(consumer: Consumer, bells: Bells) -> None:
-    consumer.wake("batch.submitted", bells.ring("looks"))
-    consumer.wake("batch.cancel.requested", bells.ring("turns"))
 
 
 @asynccontextmanager
@@ -189,7 +165,10 @@ async def open_base(
     settings: Settings, runtime: Runtime, mongo: Mongo, producer: Producer
 ) -> AsyncIterator[Base]:
     blobs = BlobStore(mongo)
-    async with open_clients(mongo, settings, Keyring(settings.secret_key)) as clients:
+    async with (
+        open_agenda(TurnStore(mongo)) as agenda,
+        open_clients(mongo, settings, Keyring(settings.secret_key)) as clients,
+    ):
         yield Base(
             settings=settings,
             mongo=mongo,
@@ -209,6 +188,7 @@ async def open_base(
             producer=producer,
             clock=SystemClock(),
             bells=Bells(),
+            agenda=agenda,
             hit=Failpoints(settings.fail_at).hit,
             reports=PrometheusReports(),
         )
@@ -311,17 +291,19 @@ def lister(base: Base, pools: Pools, collector: Collector, polls: PollStore) -> 
     )
 
 
-def turns_loop(base: Base) -> Loop:
+def turns_loop(base: Base) -> tuple[Loop, Callable[[], None]]:
+    """The loop, and a call that has it look for batches that other processes have made due."""
     settings = base.settings
     segments = SegmentProgressStore(base.mongo)
     wind_up = WindUp(
+        agenda=base.agenda,
         turns=base.turns,
         shards=EndingStore(base.mongo),
         segments=segments,
         summaries=base.summaries,
         finaliser=Finaliser(
             batches=base.batches,
-            turns=base.turns,
+            agenda=base.agenda,
             segments=segments,
             files=FileStore(base.mongo),
             reports=base.reports,
@@ -330,11 +312,18 @@ def turns_loop(base: Base) -> Loop:
             hit=base.hit,
         ),
         graces=Graces(settings.batch.cancel_grace, settings.batch.expiry_grace),
-        interval=settings.scan.interval * _SCANS_PER_TURN,
+        rhythm=Rhythm(settings.scan.interval * _SCANS_PER_TURN, settings.scan.interval),
         wakers=Wakers(base.bells.ring("looks"), base.bells.ring("segments")),
         now=base.clock.now,
+        monotonic=base.clock.monotonic,
     )
-    return Loop("turns", wind_up.step, settings.scan.interval)
+    loop = Loop("turns", wind_up.step, settings.scan.interval)
+
+    def search() -> None:
+        wind_up.search()
+        loop.wake()
+
+    return loop, search
 
 
 def segments_loop(base: Base, pool: Pool) -> Loop:

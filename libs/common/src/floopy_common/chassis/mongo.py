@@ -43,6 +43,7 @@ class Collection:
 
     def __init__(self, raw: Any, spec: CollectionSpec) -> None:
         self._raw = raw
+        self._soft = raw.with_options(write_concern=WriteConcern(w=1), read_concern=ReadConcern("local"))
         self._spec = spec
 
     @property
@@ -75,8 +76,12 @@ class Collection:
         projection: Mapping[str, Any] | None = None,
         sort: Sort | None = None,
         limit: int = 0,
+        *,
+        durable: bool = True,
     ) -> list[Document]:
-        cursor = self._raw.find(filter, projection, sort=sort, limit=limit)
+        """Not `durable`: with writes that a failover may take back. Fit for finding what to claim."""
+        raw = self._raw if durable else self._soft
+        cursor = raw.find(filter, projection, sort=sort, limit=limit)
         return cast("list[Document]", await cursor.to_list(None))
 
     async def insert_new(self, document: Document) -> bool:
@@ -106,9 +111,10 @@ class Collection:
         if documents:
             await self._raw.insert_many(documents, ordered=False)
 
-    async def update_one(self, filter: Filter, update: Update) -> int:
-        """How many documents matched: 0 or 1."""
-        return cast("int", (await self._raw.update_one(filter, update)).matched_count)
+    async def update_one(self, filter: Filter, update: Update, *, durable: bool = True) -> int:
+        """How many documents matched: 0 or 1. `durable` as in `find_and_update`."""
+        raw = self._raw if durable else self._soft
+        return cast("int", (await raw.update_one(filter, update)).matched_count)
 
     async def update_each(self, updates: Sequence[tuple[Filter, Update]]) -> None:
         """As many updates of one document each, in any order, by one call."""
@@ -125,9 +131,16 @@ class Collection:
         update: Update,
         sort: Sort | None = None,
         projection: Mapping[str, Any] | None = None,
+        *,
+        durable: bool = True,
     ) -> Document | None:
-        """Update one document and return it as it is afterwards; None when nothing matched."""
-        found = await self._raw.find_one_and_update(
+        """Update one document and return it as it is afterwards; None when nothing matched.
+
+        Not `durable`: the primary alone has to know it, and a failover may take it back. Fit for leases,
+        whose token is then missing from the holder's next write, and for when something is due; nothing else.
+        """
+        raw = self._raw if durable else self._soft
+        found = await raw.find_one_and_update(
             filter, update, sort=sort, projection=projection, return_document=ReturnDocument.AFTER
         )
         return cast("Document | None", found)

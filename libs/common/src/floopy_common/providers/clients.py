@@ -1,5 +1,6 @@
 """Which client talks to which account, and which provider writes its results how."""
 
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -25,6 +26,8 @@ from floopy_common.stores.accounts import AccountStore
 MAX_CLIENTS = 1_000
 """Accounts whose client a process remembers; a client is small, opening its key takes 20 us."""
 
+BELIEVED_FOR = 10.0
+"""Seconds an account is used as it was read: nothing changes one but an operator with his hands."""
 
 RESULT_FORMATS: Mapping[str, ResultFormat] = {
     "openai": OpenAiResults(),
@@ -51,17 +54,25 @@ MAKERS: Mapping[str, MakeClient] = {"openai": _openai, "anthropic": _anthropic}
 
 @dataclass(frozen=True)
 class _Known:
-    """A client, and what of its account it was made from."""
+    """A client, what of its account it was made from, and when that was read, by the monotonic clock."""
 
     made_from: tuple[str, Any]
     client: BatchProvider
+    read_at: float
 
 
 class Clients:
-    """A client for every account, which is read at each call: a change of it holds from the next one."""
+    """A client for every account; a change of an account holds within `BELIEVED_FOR`."""
 
-    def __init__(self, accounts: AccountStore, connections: Connections, settings: Settings) -> None:
+    def __init__(
+        self,
+        accounts: AccountStore,
+        connections: Connections,
+        settings: Settings,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._accounts = accounts
+        self._monotonic = monotonic
         self._connections = connections
         self._settings = settings
         self._known: OrderedDict[str, _Known] = OrderedDict()
@@ -71,17 +82,24 @@ class Clients:
 
         Raises AccountMissing when there is none, its key does not open, or nobody talks to its provider.
         """
+        now = self._monotonic()
+        known = self._known.get(account_id)
+        if known is None or now >= known.read_at + BELIEVED_FOR:
+            known = await self._read(account_id, known, now)
+        self._known.move_to_end(account_id)
+        return known.client
+
+    async def _read(self, account_id: str, known: _Known | None, now: float) -> _Known:
         account = await self._accounts.get(account_id)
         if account is None:
             self._known.pop(account_id, None)
             raise AccountMissing(f"no provider account {account_id}")
         made_from = (_base_url(account, self._settings.providers), account["secret"])
-        known = self._known.get(account_id)
-        if known is None or known.made_from != made_from:
-            known = _Known(made_from, self._make(account, made_from[0]))
-            self._remember(account_id, known)
-        self._known.move_to_end(account_id)
-        return known.client
+        unchanged = known is not None and known.made_from == made_from
+        client = known.client if known is not None and unchanged else self._make(account, made_from[0])
+        found = _Known(made_from, client, now)
+        self._remember(account_id, found)
+        return found
 
     def _make(self, account: Document, base_url: str) -> BatchProvider:
         make = MAKERS.get(account["provider"])

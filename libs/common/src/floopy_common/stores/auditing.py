@@ -82,6 +82,7 @@ class AuditStore:
             {"audit.stage": {"$in": _LIVE_STAGES}, "$expr": {"$and": [_DUE, _FREE]}},
             [assign(lease, raw={"audit.lease.expires_at": expire_in(self._ttl)})],
             sort=[("audit.next_at", 1)],
+            durable=False,
         )
         return None if batch is None else AuditHold(self, batch, token, self._ttl)
 
@@ -95,6 +96,7 @@ class AuditStore:
                     raw={"audit.next_at": {"$min": ["$audit.next_at", expire_in(delay)]}},
                 )
             ],
+            durable=False,
         )
 
     async def write(self, criteria: Mapping[str, Any], stages: list[Document]) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 
-from floopy_common.chassis.mongo import Document, Mongo, assign, due, expire_in
+from floopy_common.chassis.mongo import Document, Mongo, assign, due
 from floopy_common.domain.batch import BatchStatus, Ending
 from floopy_common.domain.index import INPUT_ENTRY_BYTES
 from floopy_common.domain.segment import WRITTEN_STATES
@@ -14,6 +14,11 @@ _UNDER_WAY = (BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING, BatchStatus.CANCE
 _AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 """Before every moment a turn can be due at, so a nudged batch is next whatever the backlog."""
 _WRITTEN = [state.value for state in WRITTEN_STATES]
+_IS_UNDER_WAY: Document = {"status": {"$in": [status.value for status in _UNDER_WAY]}}
+_RARER = 20
+"""A batch that moves by itself waits a second longer for its turn for every so many that it has run."""
+_RAREST = 60
+"""At most so many times the shortest interval."""
 
 
 class TurnStore:
@@ -23,16 +28,31 @@ class TurnStore:
         self._batches = mongo.collection("batches")
 
     async def take(self, seconds: float) -> Document | None:
-        """The batch longest due for a step, whose next turn is then `seconds` away; None when none is due."""
+        """The batch longest due for a step; None when none is due.
+
+        Its next turn is `seconds` away where it is ending; else the further away the longer it has run, since
+        only what a crash left unsaid waits for it, but not beyond the time it expires.
+        """
         return await self._batches.find_and_update(
-            {"status": {"$in": [status.value for status in _UNDER_WAY]}, **due("next_look_at")},
-            [assign(raw={"next_look_at": expire_in(seconds)})],
+            {**_IS_UNDER_WAY, **due("next_look_at")},
+            [assign(raw={"next_look_at": _next_turn(seconds)})],
             sort=[("next_look_at", 1)],
+            durable=False,
+        )
+
+    async def get(self, batch_id: str) -> Document | None:
+        """The batch, if it is under way."""
+        return await self._batches.find_one({"_id": batch_id, **_IS_UNDER_WAY})
+
+    async def all_due(self) -> None:
+        """Every batch is due for a step now."""
+        await self._batches.update_many(
+            _IS_UNDER_WAY, [assign(raw={"next_look_at": {"$min": ["$next_look_at", "$$NOW"]}})]
         )
 
     async def nudge(self, batch_id: str) -> None:
         """Something happened: the batch's next step is due at once."""
-        await self._batches.update_one({"_id": batch_id}, {"$set": {"next_look_at": _AT_ONCE}})
+        await self._batches.update_one({"_id": batch_id}, {"$set": {"next_look_at": _AT_ONCE}}, durable=False)
 
     async def set_ending(self, batch: Document, ending: Ending, at: datetime) -> bool:
         """Decide, once, how the batch will end; False when that was decided or its status moved."""
@@ -43,6 +63,21 @@ class TurnStore:
             )
             == 1
         )
+
+
+def _next_turn(seconds: float) -> Document:
+    shortest = int(seconds * 1000)
+    age = {"$subtract": ["$$NOW", {"$ifNull": ["$in_progress_at", "$created_at"]}]}
+    wait = {"$max": [shortest, {"$min": [{"$divide": [age, _RARER]}, shortest * _RAREST]}]}
+    soon = {"$add": ["$$NOW", shortest]}
+    runs = {
+        "$and": [
+            {"$eq": ["$status", BatchStatus.IN_PROGRESS.value]},
+            {"$eq": [{"$ifNull": ["$ending", None]}, None]},
+        ]
+    }
+    later = {"$min": [{"$add": ["$$NOW", wait]}, {"$max": ["$expires_at", soon]}]}
+    return {"$cond": [runs, later, soon]}
 
 
 class SegmentProgressStore:

@@ -156,13 +156,14 @@ class PollStore:
         return [*urgent, *await self._find_due({**criteria, **others}, limit - len(urgent))]
 
     async def _find_due(self, criteria: Document, limit: int) -> list[Document]:
-        return await self._shards.find_all(criteria, sort=[("poll.next_at", 1)], limit=limit)
+        return await self._shards.find_all(criteria, sort=[("poll.next_at", 1)], limit=limit, durable=False)
 
     async def claim_look(self, shard_id: str, seconds: float) -> Document | None:
         """Take the next look for oneself for `seconds`; None when another worker was first."""
         return await self._shards.find_and_update(
             {"_id": shard_id, "state": _states(*_WITH_PROVIDER), **_LOOKABLE},
             [assign(now=["poll.started_at"], raw={"poll.claimed_until": expire_in(seconds)})],
+            durable=False,
         )
 
     @asynccontextmanager
@@ -173,7 +174,7 @@ class PollStore:
         try:
             yield
         except asyncio.CancelledError:
-            await self._shards.update_one(claimed, {"$set": {"poll.claimed_until": None}})
+            await self._shards.update_one(claimed, {"$set": {"poll.claimed_until": None}}, durable=False)
             raise
         finally:
             beat.cancel()
@@ -184,7 +185,7 @@ class PollStore:
             await asyncio.sleep(seconds / 3)
             try:
                 await self._shards.update_one(
-                    claimed, [assign(raw={"poll.claimed_until": expire_in(seconds)})]
+                    claimed, [assign(raw={"poll.claimed_until": expire_in(seconds)})], durable=False
                 )
             except DatabaseError as error:
                 # at worst somebody else looks as well, and the later look counts
@@ -329,6 +330,7 @@ class PollStore:
                 **FREE_LEASE,
             },
             [assign({"state": ShardState.DOWNLOADING.value}), death_stage(), claim_stage(lease, self._ttl)],
+            durable=False,
         )
         if claimed is None:
             yield None

@@ -141,6 +141,7 @@ class SegmentStore:
                 },
                 [death_stage(), claim_stage(lease, self._ttl)],
                 sort=[("batch_id", 1), ("no", 1)],
+                durable=False,
             )
             if found is not None:
                 return SegmentClaim(self, found, lease)

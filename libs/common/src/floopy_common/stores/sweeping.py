@@ -158,16 +158,16 @@ class EndedStore:
     async def take(self, seconds: float) -> Document | None:
         """The ended batch longest due, whose next time is then `seconds` away; None when none is due."""
         now = self._clock.now()
-        ended = {"status": {"$in": [status.value for status in TERMINAL]}}
-        for due_now in (None, {"$lte": now}):
-            taken = await self._batches.find_and_update(
-                {**ended, "cleanup.next_at": due_now},
-                {"$set": {"cleanup.next_at": now + timedelta(seconds=seconds)}},
-                sort=[("cleanup.next_at", 1)],
-            )
-            if taken is not None:
-                return taken
-        return None
+        return await self._batches.find_and_update(
+            {
+                "status": {"$in": [status.value for status in TERMINAL]},
+                # by aggregation's order a missing time comes before every other
+                "$expr": {"$lte": ["$cleanup.next_at", now]},
+            },
+            {"$set": {"cleanup.next_at": now + timedelta(seconds=seconds)}},
+            sort=[("cleanup.next_at", 1)],
+            durable=False,
+        )
 
     async def rest(self, batch_id: str, stage: str, seconds: float | None) -> None:
         """The batch is at `stage` now and due again in `seconds`; None: never."""

@@ -10,6 +10,7 @@ from floopy_common.chassis.mongo import Mongo
 from floopy_common.chassis.secrets import Keyring
 from floopy_common.providers import clients
 from floopy_common.providers.clients import Clients, open_clients
+from floopy_common.providers.http import open_connections
 from floopy_common.providers.port import AccountMissing
 from floopy_common.settings import ProviderSettings, ProvidersSettings, Settings
 from floopy_common.stores.accounts import AccountStore
@@ -56,6 +57,12 @@ async def test_the_accounts_own_url_wins(mongo: Mongo, accounts: AccountStore, s
     assert await calls_of(shared, "sk-own") == 1
 
 
+@pytest.fixture
+def reading_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "BELIEVED_FOR", 0.0)
+
+
+@pytest.mark.usefixtures("reading_each_time")
 async def test_a_client_is_kept_until_its_account_changes(
     mongo: Mongo, accounts: AccountStore, directory: Clients, shared: OwnSimulator
 ) -> None:
@@ -88,15 +95,21 @@ async def test_an_unknown_account_is_missing(directory: Clients) -> None:
         await directory.for_account("acct_none")
 
 
-async def test_an_account_that_disappears_is_missing(
-    mongo: Mongo, accounts: AccountStore, directory: Clients
+async def test_an_account_is_believed_for_a_while_and_then_read_again(
+    mongo: Mongo, accounts: AccountStore
 ) -> None:
+    now = 1_000.0
     account = await accounts.create("org", "openai", None, SecretStr("sk-gone"))
-    await directory.for_account(account["_id"])
-    await mongo.collection("provider_accounts").delete_many({"_id": account["_id"]})
+    async with open_connections() as connections:
+        directory = Clients(accounts, connections, settings(NOWHERE), lambda: now)
+        client = await directory.for_account(account["_id"])
+        await mongo.collection("provider_accounts").delete_many({"_id": account["_id"]})
 
-    with pytest.raises(AccountMissing):
-        await directory.for_account(account["_id"])
+        now += clients.BELIEVED_FOR - 0.1
+        assert await directory.for_account(account["_id"]) is client
+        now += 0.2
+        with pytest.raises(AccountMissing):
+            await directory.for_account(account["_id"])
 
 
 async def test_another_secret_opens_no_account(mongo: Mongo, accounts: AccountStore) -> None:

@@ -148,7 +148,7 @@ class Batches:
                 now=now,
                 by=BY,
                 event="batch.cancel.requested",
-                fields={"ending": Ending.CANCELLED.value, "ending_at": now},
+                fields={"ending": Ending.CANCELLED.value, "ending_at": now, "next_look_at": now},
             )
             if cancelled is not None:
                 self._wake()

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from floopy_common.domain.batch import BatchStatus
 from floopy_common.domain.segment import Sink
+from floopy_reconciler.core.agenda import AT_ONCE, side_by_side
 from floopy_reconciler.core.cleanup import ended_at
 from floopy_reconciler.core.recount import FROM_THE_START, Recount
 from floopy_reconciler.ports import (
@@ -22,7 +23,7 @@ from floopy_reconciler.ports import (
 
 _log = logging.getLogger(__name__)
 
-_AT_ONCE = 500
+_SEGMENTS_AT_ONCE = 500
 """Segments looked at together."""
 _NUMBER_OF = {Sink.LOGGING: "logged", Sink.METERING: "metered", Sink.FEEDBACK: "scored"}
 
@@ -58,7 +59,7 @@ class _Numbers:
 
 
 class Auditor:
-    """Audits one batch a step, under a lease of its own."""
+    """Audits batches, each under a lease of its own."""
 
     def __init__(
         self,
@@ -83,11 +84,15 @@ class Auditor:
         self._hit = hit
 
     async def step(self) -> bool:
-        """The batch longest due; False when none is due."""
-        hold = await self._audits.claim()
-        if hold is None:
-            return False
-        self._hit("audit.after_claim")
+        """The batches longest due, some at a time; False when none is due."""
+        holds: list[AuditHold] = []
+        while len(holds) < AT_ONCE and (hold := await self._audits.claim()) is not None:
+            holds.append(hold)
+            self._hit("audit.after_claim")
+        await side_by_side(self._audit(hold) for hold in holds)
+        return bool(holds)
+
+    async def _audit(self, hold: AuditHold) -> None:
         waiting = await self._confirm(hold.batch)
         numbers = await self._numbers(hold.batch)
         if not waiting and numbers.complete and BatchStatus(hold.batch["status"]).is_terminal:
@@ -97,14 +102,13 @@ class Auditor:
                 await self._look_for_lost_receipts(hold.batch, numbers)
             await self._incomplete(hold, numbers)
         self._hit("audit.after_record")
-        return True
 
     async def _confirm(self, batch: Document) -> bool:
         """Mark what every sink has confirmed; True while any emitted segment is not."""
         batch_id, plan_id = batch["_id"], batch["plan"]["plan_id"]
         waiting, after = False, FROM_THE_START
         while True:
-            emitted = await self._audits.emitted(batch_id, plan_id, after, _AT_ONCE)
+            emitted = await self._audits.emitted(batch_id, plan_id, after, _SEGMENTS_AT_ONCE)
             missing = await self._audits.unconfirmed(batch_id, emitted)
             confirmed = [segment["_id"] for segment in emitted if segment["no"] not in missing]
             if confirmed:
@@ -114,7 +118,7 @@ class Auditor:
             if late:
                 await self._send_again(batch_id, late)
             waiting = waiting or bool(missing)
-            if len(emitted) < _AT_ONCE:
+            if len(emitted) < _SEGMENTS_AT_ONCE:
                 return waiting
             after = emitted[-1]["no"]
 

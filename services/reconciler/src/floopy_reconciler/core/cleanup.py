@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from floopy_common.domain.batch import BatchStatus, timestamp_field
 from floopy_common.domain.shard import ShardEnd
 from floopy_common.providers.port import AccountMissing, ProviderDirectory, ProviderError
+from floopy_reconciler.core.agenda import AT_ONCE, side_by_side
 from floopy_reconciler.ports import AttemptInputs, Document, EndedBatches, EndingShards, Now
 
 _log = logging.getLogger(__name__)
@@ -46,15 +47,18 @@ class Cleanup:
         self._now = now
 
     async def step(self) -> bool:
-        """One ended batch; False when none is due."""
-        batch = await self._ended.take(self._times.interval)
-        if batch is None:
-            return False
+        """Some ended batches; False when none is due."""
+        batches: list[Document] = []
+        while len(batches) < AT_ONCE and (batch := await self._ended.take(self._times.interval)) is not None:
+            batches.append(batch)
+        await side_by_side(self._clean_up(batch) for batch in batches)
+        return bool(batches)
+
+    async def _clean_up(self, batch: Document) -> None:
         if stage_of(batch) == INPUTS:
             await self._drop_inputs(batch)
         else:
             await self._drop_content(batch)
-        return True
 
     async def _drop_inputs(self, batch: Document) -> None:
         if batch["plan"] is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from floopy_common.domain.batch import BatchStatus, Ending
 from floopy_common.domain.ids import output_file_id
 from floopy_common.domain.shard import ShardEnd, ShardKind, ShardState
+from floopy_reconciler.core.agenda import Agenda
 from floopy_reconciler.core.refuse import MAX_ERRORS
 from floopy_reconciler.ports import (
     Batches,
@@ -18,7 +19,6 @@ from floopy_reconciler.ports import (
     Now,
     OutputFiles,
     SegmentProgress,
-    Turns,
 )
 
 _log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Finaliser:
         self,
         *,
         batches: Batches,
-        turns: Turns,
+        agenda: Agenda,
         segments: SegmentProgress,
         files: OutputFiles,
         reports: BatchReports,
@@ -55,7 +55,7 @@ class Finaliser:
     ) -> None:
         """`relay` is called when an event is pending."""
         self._batches = batches
-        self._turns = turns
+        self._agenda = agenda
         self._segments = segments
         self._files = files
         self._reports = reports
@@ -79,7 +79,7 @@ class Finaliser:
         if status is BatchStatus.IN_PROGRESS:
             moved = await self._batches.transition(batch, BatchStatus.FINALIZING, now=self._now(), by=_BY)
             if moved is None:
-                await self._turns.nudge(batch["_id"])
+                self._agenda.ask(batch["_id"])
                 return False
             batch = moved
         return is_written and await self._finish(batch, shards)
@@ -126,7 +126,7 @@ class Finaliser:
             fields={**fields, "cleanup": {"stage": "inputs", "next_at": now}},
         )
         if ended is None:
-            await self._turns.nudge(batch["_id"])
+            self._agenda.ask(batch["_id"])
             return False
         self._hit("finalise.after_transition")
         self._relay()

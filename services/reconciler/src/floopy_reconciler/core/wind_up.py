@@ -6,6 +6,7 @@ from datetime import datetime
 
 from floopy_common.domain.batch import BatchStatus, Ending
 from floopy_common.domain.shard import ShardEnd, ShardState
+from floopy_reconciler.core.agenda import AT_ONCE, Agenda, side_by_side
 from floopy_reconciler.core.finalise import Finaliser
 from floopy_reconciler.ports import Document, EndingShards, Now, SegmentProgress, Summaries, Turns
 
@@ -29,42 +30,85 @@ class Wakers:
     segments: Callable[[], None]
 
 
+@dataclass(frozen=True)
+class Rhythm:
+    """Seconds: `interval` between two regular turns of a batch at least, `scan` between two searches for
+    what is due.
+    """
+
+    interval: float
+    scan: float
+
+
 class WindUp:
-    """Gives every batch under way a turn each `interval` seconds, and at once when it was nudged."""
+    """Gives every batch under way a turn from time to time, and at once when it is on the agenda."""
 
     def __init__(
         self,
         *,
+        agenda: Agenda,
         turns: Turns,
         shards: EndingShards,
         segments: SegmentProgress,
         summaries: Summaries,
         finaliser: Finaliser,
         graces: Graces,
-        interval: float,
+        rhythm: Rhythm,
         wakers: Wakers,
         now: Now,
+        monotonic: Callable[[], float],
     ) -> None:
+        self._agenda = agenda
         self._turns = turns
         self._shards = shards
         self._segments = segments
         self._summaries = summaries
         self._finaliser = finaliser
         self._graces = graces
-        self._interval = interval
+        self._rhythm = rhythm
         self._wakers = wakers
         self._now = now
+        self._monotonic = monotonic
+        self._search_at = 0.0
+
+    def search(self) -> None:
+        """Have the next step look for batches that are due, whoever has made them so."""
+        self._search_at = 0.0
 
     async def step(self) -> bool:
-        """The next batch's turn; False when none is due."""
-        batch = await self._turns.take(self._interval)
-        if batch is None:
+        """The turns that are asked for, some at a time, or else those that are due; False when none is."""
+        asked = self._agenda.take(AT_ONCE)
+        if asked:
+            await side_by_side(self._turn_of(batch_id) for batch_id in asked)
+            return True
+        started = self._monotonic()
+        if started < self._search_at:
             return False
+        due = await self._due()
+        if len(due) < AT_ONCE:
+            self._search_at = started + self._rhythm.scan
+        await side_by_side(self._take_up(batch) for batch in due)
+        return bool(due)
+
+    async def _due(self) -> list[Document]:
+        found: dict[str, Document] = {}
+        while len(found) < AT_ONCE:
+            batch = await self._turns.take(self._rhythm.interval)
+            if batch is None or batch["_id"] in found:
+                break
+            found[batch["_id"]] = batch
+        return list(found.values())
+
+    async def _turn_of(self, batch_id: str) -> None:
+        batch = await self._turns.get(batch_id)
+        if batch is not None:
+            await self._take_up(batch)
+
+    async def _take_up(self, batch: Document) -> None:
         if batch["plan"] is None:
             await self._finaliser.end_unplanned(batch)
         else:
             await self._turn(batch)
-        return True
 
     async def _turn(self, batch: Document) -> None:
         batch_id, plan_id = batch["_id"], batch["plan"]["plan_id"]
@@ -82,9 +126,8 @@ class WindUp:
         if owed:
             await self._end_early(batch)
         offered = await self._offer(batch, shards, owed)
-        await self._summaries.update(batch)
-        if not owed:
-            await self._finaliser.advance(batch, shards, is_written=not offered)
+        if owed or not await self._finaliser.advance(batch, shards, is_written=not offered):
+            await self._summaries.update(batch)
 
     async def _end_early(self, batch: Document) -> None:
         """Have no shard of an ending batch outlive its time of grace."""
@@ -99,7 +142,7 @@ class WindUp:
         if (self._now() - since).total_seconds() >= self._graces.of(ending):
             settled += await self._shards.end_overdue(batch_id, plan_id, ended)
         if settled:
-            await self._turns.nudge(batch_id)
+            self._agenda.ask(batch_id)
 
     async def _decide(self, batch: Document) -> tuple[Ending, datetime] | None:
         """How and since when the batch is ending early; None while it is not."""

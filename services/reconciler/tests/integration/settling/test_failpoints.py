@@ -49,6 +49,8 @@ SHORT = {
     "FLOOPY_POLL__SCAN": "0.05",
     "FLOOPY_AUDIT__INTERVAL": "0.1",
     "FLOOPY_AUDIT__BACKOFF_MIN": "30",
+    # a clean-up that was killed is tried again after a tenth of this
+    "FLOOPY_RETENTION__CONTENT": "120",
 }
 
 
@@ -134,7 +136,11 @@ class Story:
                 BatchStatus.CANCELLING,
                 now=batch["created_at"],
                 by="floopy-api",
-                fields={"ending": "cancelled", "ending_at": batch["created_at"]},
+                fields={
+                    "ending": "cancelled",
+                    "ending_at": batch["created_at"],
+                    "next_look_at": datetime.now(UTC),
+                },
             )
 
     async def _confirm(self) -> None:

@@ -1,6 +1,7 @@
 """A batch's turns against a real replica set: nothing written too early, nothing ended twice."""
 
 import hashlib
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,8 +15,9 @@ from floopy_common.stores.files import FileStore
 from floopy_common.stores.finishing import SegmentProgressStore, TurnStore
 from floopy_common.stores.polling import EndingStore
 from floopy_common.stores.summaries import SummaryStore
+from floopy_reconciler.core.agenda import Agenda
 from floopy_reconciler.core.finalise import Finaliser
-from floopy_reconciler.core.wind_up import Graces, Wakers, WindUp
+from floopy_reconciler.core.wind_up import Graces, Rhythm, Wakers, WindUp
 from floopy_reconciler.metrics import PrometheusReports
 
 
@@ -38,14 +40,16 @@ class Bench:
         segments, summaries, turns = SegmentProgressStore(mongo), SummaryStore(mongo), TurnStore(mongo)
         self.files = FileStore(mongo)
         self.batches = BatchStore(mongo)
+        agenda = Agenda()
         self.wind_up = WindUp(
+            agenda=agenda,
             turns=turns,
             shards=EndingStore(mongo),
             segments=segments,
             summaries=summaries,
             finaliser=Finaliser(
                 batches=self.batches,
-                turns=turns,
+                agenda=agenda,
                 segments=segments,
                 files=self.files,
                 reports=PrometheusReports(),
@@ -54,9 +58,10 @@ class Bench:
                 hit=lambda _: None,
             ),
             graces=Graces(cancelled=60, expired=600),
-            interval=0.0,
+            rhythm=Rhythm(0.0, 0.0),
             wakers=Wakers(lambda: self.woken.append("looks"), lambda: self.woken.append("segments")),
             now=self.clock.now,
+            monotonic=time.monotonic,
         )
 
     async def turn(self, planted: Any) -> dict[str, Any]:
@@ -108,7 +113,7 @@ class Bench:
         from floopy_common.domain.batch import BatchStatus
 
         now = datetime.now(UTC)
-        fields = {"ending": "cancelled", "ending_at": now}
+        fields = {"ending": "cancelled", "ending_at": now, "next_look_at": now}
         batch = await self.world.batch(planted)
         moved = await self.batches.transition(
             batch, BatchStatus.CANCELLING, now=now, by="floopy-api", fields=fields
