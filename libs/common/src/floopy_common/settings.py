@@ -213,6 +213,11 @@ class WaitingSettings(_Group):
         default=5.0, gt=0, description="First wait of a shard the provider has no room for, in seconds."
     )
     max: float = Field(default=300.0, gt=0, description="Longest wait between two tries, in seconds.")
+    queue_full: Literal["wait", "fail"] = Field(
+        default="wait",
+        description="What becomes of a shard that the provider's limits on enqueued tokens or requests leave "
+        "no room for: it waits, or it fails with `token_limit_exceeded` as it does at OpenAI.",
+    )
 
 
 class BatchSettings(_Group):

@@ -244,6 +244,7 @@ def looks_loop(base: Base, pools: Pools) -> Loop:
             batches=base.batches,
             lines=lines,
             backoff=Backoff(settings.waiting.min, settings.waiting.max),
+            fail_when_full=settings.waiting.queue_full == "fail",
         ),
         patience=Patience(
             settings.settle.downloads, settings.settle.file_looks, settings.poll.min, settings.poll.max

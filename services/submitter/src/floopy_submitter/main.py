@@ -223,6 +223,7 @@ class Wiring:
             slots=self._new_slots("submit"),
             backoff=Backoff(settings.waiting.min, settings.waiting.max),
             breaker=Breaker(),
+            fail_when_full=settings.waiting.queue_full == "fail",
             times=SubmitTimes(
                 create_timeout=settings.submit.create_timeout,
                 margin=settings.lease.ttl,

@@ -44,7 +44,23 @@ def test_the_nth_wait_grows_to_its_bound_and_spreads() -> None:
 def test_the_reason_is_the_providers(status, queue_full, reason) -> None:
     refusal = NotAccepted("no", status=status, retryable=True, queue_full=queue_full)
 
-    assert reason_of(refusal) is reason
+    assert reason_of(refusal, fail_when_full=False) is reason
+
+
+@pytest.mark.parametrize(
+    ("refusal", "reason"),
+    [
+        (NotAccepted("full", status=429, retryable=True, queue_full=True), None),
+        (NotAccepted("slow down", status=429, retryable=True), WaitReason.RATE_LIMITED),
+        (NotAccepted("pay", status=429, retryable=True, queue_full=True, blocked=True), WaitReason.BLOCKED),
+    ],
+)
+def test_only_a_full_queue_can_be_something_nobody_waits_for(refusal, reason) -> None:
+    assert reason_of(refusal, fail_when_full=True) is reason
+
+
+def test_what_is_refused_for_good_waits_for_nothing() -> None:
+    assert reason_of(NotAccepted("no", status=400), fail_when_full=False) is None
 
 
 def test_a_breaker_keeps_the_longest_pause_and_forgets_it_when_over() -> None:

@@ -32,8 +32,16 @@ class Refuser:
     """Decides what becomes of a shard whose provider batch failed as a whole."""
 
     def __init__(
-        self, *, shards: SettlingStore, batches: Batches, lines: LineIndexes, backoff: Backoff
+        self,
+        *,
+        shards: SettlingStore,
+        batches: Batches,
+        lines: LineIndexes,
+        backoff: Backoff,
+        fail_when_full: bool,
     ) -> None:
+        """`fail_when_full`: a shard that the provider had no room for is refused instead of tried again."""
+        self._fail_when_full = fail_when_full
         self._shards = shards
         self._batches = batches
         self._lines = lines
@@ -41,7 +49,7 @@ class Refuser:
 
     async def refuse(self, shard: Document, look: Look) -> bool:
         """True when the shard is refused for good."""
-        if is_queue_full(look.errors):
+        if is_queue_full(look.errors) and not self._fail_when_full:
             refusals = (shard.get("queue_refusals") or 0) + 1
             await self._shards.requeue(shard, self._backoff.after(refusals), refusals)
             return False

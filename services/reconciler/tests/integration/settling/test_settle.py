@@ -88,7 +88,9 @@ async def bench(mongo: Mongo, world: Any, sim: OwnSimulator, tmp_path: Path) -> 
             ),
             formats=RESULT_FORMATS.__getitem__,
             retries=RetryPolicy(depth=3, window_left=60),
-            refuser=Refuser(shards=polls, batches=batches, lines=lines, backoff=Backoff(5, 60)),
+            refuser=Refuser(
+                shards=polls, batches=batches, lines=lines, backoff=Backoff(5, 60), fail_when_full=False
+            ),
             patience=Patience(PATIENCE, PATIENCE, 0.01, 0.05),
             changed=changed,
             reports=PrometheusReports(),

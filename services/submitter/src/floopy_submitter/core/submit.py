@@ -106,6 +106,7 @@ class Submitter:
         slots: Slots,
         backoff: Backoff,
         breaker: Breaker,
+        fail_when_full: bool,
         times: SubmitTimes,
         announce: Announce,
         changed: Changed,
@@ -125,6 +126,7 @@ class Submitter:
         self._slots = slots
         self._backoff = backoff
         self._breaker = breaker
+        self._fail_when_full = fail_when_full
         self._times = times
         self._announce = announce
         self._changed = changed
@@ -272,7 +274,7 @@ class Submitter:
             if not ready.reused or refusal.status != 404:
                 raise
             # the input did not outlive the wait: the next attempt brings another
-            await hold.wait(WaitReason.UNAVAILABLE, self._delay(hold, None), anew="input_gone")
+            await hold.wait(WaitReason.UNAVAILABLE, self._backoff.after(hold.shard, None), anew="input_gone")
         except Ambiguous as fault:
             _log.warning(
                 "a create whose outcome is unknown",
@@ -290,8 +292,9 @@ class Submitter:
 
     async def _not_accepted(self, hold: Hold, refusal: NotAccepted) -> None:
         """Wait for what passes, split what is too large; a refusal in the provider's words for the rest."""
-        if refusal.retryable or refusal.queue_full:
-            await self._wait(hold, reason_of(refusal), self._asked(hold, refusal), str(refusal))
+        reason = reason_of(refusal, fail_when_full=self._fail_when_full)
+        if reason is not None:
+            await self._wait(hold, reason, self._asked(hold, refusal), str(refusal))
         elif not (refusal.too_large and await self._split(hold)):
             await hold.end(refused_as_a_whole(refusal), "refused")
             self._hit("submit.after_refuse")
@@ -315,7 +318,7 @@ class Submitter:
         return await self._splitter.split(hold, batch)
 
     async def _wait(self, hold: Hold, reason: WaitReason, retry_after: float | None, cause: str) -> None:
-        delay = self._delay(hold, retry_after)
+        delay = self._backoff.after(hold.shard, retry_after)
         if reason in _ACCOUNT_WIDE:
             self._breaker.pause(hold.shard["account_id"], delay)
         _log.warning(
@@ -327,9 +330,6 @@ class Submitter:
             await hold.intend()
         await hold.wait(reason, delay)
         self._hit("submit.after_wait")
-
-    def _delay(self, hold: Hold, retry_after: float | None) -> float:
-        return self._backoff.after(hold.shard, retry_after)
 
     async def _after_losing(self, shard: Document, creations: list[_Creation]) -> None:
         """We are a zombie: what we created and nobody else will take is not to be kept."""

@@ -30,8 +30,12 @@ class Backoff:
         return grown * random.uniform(0.9, 1.0)  # noqa: S311 - spreads load, protects nothing
 
 
-def reason_of(refusal: NotAccepted) -> WaitReason:
-    """What a shard waits for after the provider said: not now."""
+def reason_of(refusal: NotAccepted, *, fail_when_full: bool) -> WaitReason | None:
+    """What a shard waits for after the provider said: not now. None when it said never, or is not to wait."""
+    if refusal.queue_full and fail_when_full and not refusal.blocked:
+        return None
+    if not (refusal.retryable or refusal.queue_full):
+        return None
     if refusal.blocked:
         return WaitReason.BLOCKED
     if refusal.queue_full:

@@ -118,6 +118,21 @@ async def test_a_full_queue_shows_as_such(world, running, make_lines, simulator)
     assert queue["position"] == 1
 
 
+@pytest.mark.surface("4.4 token_limit_exceeded: where it is not to wait, it fails")
+async def test_a_full_queue_fails_where_nothing_is_to_wait(world, running, make_lines, simulator) -> None:
+    body = {"error": {"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}}
+    await simulator.fault("batches.create", {"kind": "status", "status": 429, "body": body}, times=None)
+    batch_id = await world.plan(make_lines(1), await world.account())
+
+    async with running(FLOOPY_WAITING__QUEUE_FULL="fail"):
+        (refused,) = await world.in_state(batch_id, "refused")
+
+    (error,) = refused["refused"]["errors"]
+    assert (error["code"], error["line"]) == ("token_limit_exceeded", None)
+    assert error["message"].startswith("Enqueued token limit reached")
+    assert len(await simulator.calls("batches.create")) == 1
+
+
 async def test_a_limited_account_does_not_delay_another(world, running, make_lines, quiet, simulator) -> None:
     limited, other = await world.account("sk-limited"), await world.account("sk-other")
     action = {"kind": "status", "status": 429}
