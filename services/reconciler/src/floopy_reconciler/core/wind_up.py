@@ -1,6 +1,6 @@
 """A batch's turn: end what must end, offer finished segments to the writer, finalise when all is written."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -79,7 +79,7 @@ class WindUp:
         """The turns that are asked for, some at a time, or else those that are due; False when none is."""
         asked = self._agenda.take(AT_ONCE)
         if asked:
-            await side_by_side(self._turn_of(batch_id) for batch_id in asked)
+            await side_by_side(self._kept(batch_id, self._turn_of(batch_id)) for batch_id in asked)
             return True
         started = self._monotonic()
         if started < self._search_at:
@@ -87,7 +87,7 @@ class WindUp:
         due = await self._due()
         if len(due) < AT_ONCE:
             self._search_at = started + self._rhythm.scan
-        await side_by_side(self._take_up(batch) for batch in due)
+        await side_by_side(self._kept(batch["_id"], self._take_up(batch)) for batch in due)
         return bool(due)
 
     async def _due(self) -> list[Document]:
@@ -98,6 +98,14 @@ class WindUp:
                 break
             found[batch["_id"]] = batch
         return list(found.values())
+
+    async def _kept(self, batch_id: str, turn: Awaitable[None]) -> None:
+        """A turn that fails is asked for again: its regular repeat may be minutes away."""
+        try:
+            await turn
+        except Exception:
+            self._agenda.ask(batch_id)
+            raise
 
     async def _turn_of(self, batch_id: str) -> None:
         batch = await self._turns.get(batch_id)

@@ -40,7 +40,7 @@ class Bench:
         segments, summaries, turns = SegmentProgressStore(mongo), SummaryStore(mongo), TurnStore(mongo)
         self.files = FileStore(mongo)
         self.batches = BatchStore(mongo)
-        agenda = Agenda()
+        self.agenda = agenda = Agenda()
         self.wind_up = WindUp(
             agenda=agenda,
             turns=turns,
@@ -351,3 +351,24 @@ async def test_transition_that_lost_a_race_is_decided_anew(
 
     bench.files.insert_output = stored  # type: ignore[method-assign]
     assert (await bench.turn(planted))["status"] == "cancelled"
+
+
+async def test_turn_that_failed_is_asked_for_again(bench: Bench, world: Any, bodies: list[Any]) -> None:
+    planted = await world.plan(bodies)
+    await bench.settle(planted.shards[0])
+    await bench.turn(planted)
+    await bench.write(planted)
+    stored = bench.files.insert_output
+
+    async def fail(_: dict[str, Any]) -> bool:
+        raise OSError("no database")
+
+    bench.files.insert_output = fail  # type: ignore[method-assign]
+    bench.agenda.ask(planted.id)
+    with pytest.raises(OSError, match="no database"):
+        await bench.wind_up.step()
+
+    bench.files.insert_output = stored  # type: ignore[method-assign]
+    assert bench.agenda.take(2) == [planted.id]
+    bench.agenda.ask(planted.id)
+    assert (await bench.turn(planted))["status"] == "completed"
