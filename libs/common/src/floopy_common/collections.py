@@ -138,7 +138,7 @@ COLLECTIONS: dict[str, CollectionSpec] = {
             (_index("lease.expires_at"),),
         ),
         CollectionSpec("create_turns", "who creates on an account whose provider batches look all the same"),
-        CollectionSpec("usage_ledger", "one line's usage and cost", (_index("org_id", "-hour"), _PARKED)),
+        CollectionSpec("usage_ledger", "one line's usage and cost", (_PARKED,), retired=("org_id_hour",)),
         CollectionSpec(
             "usage_rollups",
             "usage of one segment",

@@ -17,7 +17,9 @@ from floopy_common.chassis.mongo import Collection, DatabaseError, Document, Mon
 from floopy_common.chassis.producer import NotSent
 from floopy_common.domain.segment import Sink
 from floopy_common.events.lines import LineCompleted, LineUsage
-from floopy_common.stores.confirming import Confirming, SegmentRun, Wanted, _refusals, parked_row, runs_of
+from floopy_common.stores.confirming import Confirming, Wanted, parked_row
+from floopy_common.stores.refusals import refusals
+from floopy_common.stores.segment_runs import SegmentRun, runs_of
 
 
 class Parking:
@@ -45,8 +47,8 @@ def rolled_up() -> list[tuple[str, int]]:
 
 @pytest.fixture
 def confirming(mongo: Mongo, parking: Parking, rolled_up: list[tuple[str, int]]) -> Confirming:
-    async def before_receipt(run: SegmentRun) -> None:
-        rolled_up.append((run.batch_id, run.segment.no))
+    async def before_receipts(runs: Sequence[SegmentRun]) -> None:
+        rolled_up.extend((run.batch_id, run.segment.no) for run in runs)
 
     return Confirming(
         mongo,
@@ -54,7 +56,7 @@ def confirming(mongo: Mongo, parking: Parking, rolled_up: list[tuple[str, int]])
         "requests",
         park=parking,
         hit=lambda _: None,
-        before_receipt=before_receipt,
+        before_receipts=before_receipts,
     )
 
 
@@ -191,7 +193,7 @@ async def test_a_receipt_does_not_tell_of_a_parked_row_that_was_replaced_meanwhi
     other = Confirming(mongo, Sink.LOGGING, "requests", park=parking, hit=lambda _: None)
     told = 0
 
-    async def before_receipt(_: SegmentRun) -> None:
+    async def before_receipts(_: Sequence[SegmentRun]) -> None:
         nonlocal told
         told += 1
         if told == 1:
@@ -199,7 +201,7 @@ async def test_a_receipt_does_not_tell_of_a_parked_row_that_was_replaced_meanwhi
             await other.take(records(lines[6:7]), row)
 
     slow = Confirming(
-        mongo, Sink.LOGGING, "requests", park=parking, hit=lambda _: None, before_receipt=before_receipt
+        mongo, Sink.LOGGING, "requests", park=parking, hit=lambda _: None, before_receipts=before_receipts
     )
     await refuse("mine-7")
     await slow.take(records(lines), row)
@@ -232,7 +234,7 @@ def test_what_is_no_fault_of_the_row_parks_nothing(code: int) -> None:
     """A conflict, an interruption, a full disk."""
     failure = {"index": 0, "code": code, "errmsg": "not now"}
     with pytest.raises(BulkWriteError):
-        _refusals(BulkWriteError({"writeErrors": [failure], "writeConcernErrors": []}))
+        refusals(BulkWriteError({"writeErrors": [failure], "writeConcernErrors": []}))
 
 
 async def test_only_the_row_the_driver_cannot_encode_is_parked(
@@ -392,9 +394,11 @@ async def test_while_a_segment_arrives_nothing_is_asked_of_the_database(
     for name in ("find_all", "count"):
         original = getattr(Collection, name)
 
-        async def spy(self: Collection, *args: Any, name: str = name, original: Any = original) -> Any:
+        async def spy(
+            self: Collection, *args: Any, name: str = name, original: Any = original, **more: Any
+        ) -> Any:
             asked.append(name)
-            return await original(self, *args)
+            return await original(self, *args, **more)
 
         monkeypatch.setattr(Collection, name, spy)
 
@@ -402,4 +406,62 @@ async def test_while_a_segment_arrives_nothing_is_asked_of_the_database(
     assert asked == []
     await confirming.take(records(lines[12:]), row)
 
-    assert asked == ["count", "count"], "the segment's rows, and those of them that are parked"
+    assert asked == []
+    assert [receipt["lines"] for receipt in await rows_of(mongo, "receipts")] == [20]
+
+
+async def test_small_segments_of_one_delivery_are_confirmed_together(
+    mongo: Mongo, confirming: Confirming, rolled_up: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivery = [line for number in range(5) for line in make_segment(f"batch_{number}", 20)]
+    asked: list[tuple[str, str]] = []
+    for name in ("find_all", "count", "aggregate", "insert_missing", "replace"):
+        original = getattr(Collection, name)
+
+        async def spy(
+            self: Collection, *args: Any, name: str = name, original: Any = original, **more: Any
+        ) -> Any:
+            asked.append((name, self.name))
+            return await original(self, *args, **more)
+
+        monkeypatch.setattr(Collection, name, spy)
+
+    await confirming.take(records(delivery), row)
+
+    assert asked == [
+        ("find_all", "batches"),
+        ("insert_missing", "requests"),
+        ("insert_missing", "receipts"),
+    ], "nothing of the rows, and once whatever the delivery holds"
+    assert rolled_up == [(f"batch_{number}", 0) for number in range(5)]
+    assert await rows_of(mongo) == [row(line) for line in delivery]
+
+
+async def test_a_small_segment_that_is_there_already_is_counted_not_believed(
+    mongo: Mongo, confirming: Confirming
+) -> None:
+    lines = make_segment("batch_1", 20)
+    there = {**row(lines[3]), "custom_id": "of before"}
+    await mongo.collection("requests").insert_many([there, parked_row(lines[7])])
+
+    await confirming.take(records(lines), row)
+    await confirming.take(records(lines), row)
+
+    assert await rows_of(mongo) == [there if line is lines[3] else row(line) for line in lines]
+    assert [(one["lines"], one["parked"]) for one in await rows_of(mongo, "receipts")] == [(20, 0)]
+
+
+async def test_rows_that_were_lost_while_a_segment_arrived_are_not_confirmed(
+    mongo: Mongo, confirming: Confirming
+) -> None:
+    lines = make_segment("batch_1", 20)
+    await confirming.take(records(lines[:12]), row)
+    # what follows was stored by another process that has had the partition meanwhile
+    await Confirming(mongo, Sink.LOGGING, "requests", park=confirming._park, hit=lambda _: None).store(
+        [(Wanted(one, parked=False), row(one.line)) for one in records(lines[12:15])]
+    )
+    await mongo.collection("requests").delete_many({"_id": lines[2].line_id})
+
+    await confirming.take(records(lines[15:]), row)
+
+    assert await rows_of(mongo, "receipts") == []

@@ -1,5 +1,7 @@
 """Puts feedback together and runs it; the only place that constructs."""
 
+from collections.abc import Sequence
+
 from floopy_common.chassis import failpoints
 from floopy_common.chassis.clock import SystemClock
 from floopy_common.chassis.consumer import Consumer, open_consumer
@@ -10,11 +12,12 @@ from floopy_common.chassis.runtime import service_runtime
 from floopy_common.domain.segment import Sink
 from floopy_common.settings import Settings
 from floopy_common.stores.blobs import BlobStore
-from floopy_common.stores.confirming import Confirming, SegmentRun
+from floopy_common.stores.confirming import Confirming
 from floopy_common.stores.contexts import ContextStore
 from floopy_common.stores.dead_letters import DeadLetterStore
 from floopy_common.stores.routing_scores import RoutingScoreStore
 from floopy_common.stores.scores import ScoreStore
+from floopy_common.stores.segment_runs import SegmentRun
 from floopy_feedback.core.rows import RowMaker
 from floopy_feedback.core.score import Scorer
 from floopy_feedback.core.standings import StandingKeeper
@@ -52,13 +55,12 @@ def compose(settings: Settings, mongo: Mongo, producer: Producer, consumer: Cons
     hit = failpoints.Failpoints(settings.fail_at).hit
     routing = RoutingScoreStore(mongo)
 
-    async def roll_up(run: SegmentRun) -> None:
-        segment = run.segment
-        await routing.roll_up(run.batch_id, segment.no, segment.first_line, segment.last_line)
+    async def roll_up(runs: Sequence[SegmentRun]) -> None:
+        await routing.roll_up(runs)
 
     scorer = LineScorer(
         confirming=Confirming(
-            mongo, Sink.FEEDBACK, "scores", park=consumer.park, hit=hit, before_receipt=roll_up
+            mongo, Sink.FEEDBACK, "scores", park=consumer.park, hit=hit, before_receipts=roll_up
         ),
         make=RowMaker(contexts=ContextStore(mongo), blobs=BlobStore(mongo), scorer=Scorer()),
         stored=ScoreStore(mongo),

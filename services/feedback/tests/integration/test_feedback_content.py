@@ -63,7 +63,7 @@ def response_of(line: LineCompleted) -> Content:
 
 
 async def read(blobs: Recorder, lines: list[LineCompleted]) -> list[Exchange]:
-    return [exchange async for exchange in read_exchanges(blobs, lines)]
+    return [exchange async for run in read_exchanges(blobs, lines) for exchange in run]
 
 
 def numbers(exchanges: list[Exchange]) -> list[Any]:
@@ -223,7 +223,8 @@ async def test_a_scorer_that_fails_costs_its_line_the_score_and_no_more(blobs: R
 
     lines = await lines_in(blobs, 2)
 
-    rows = await RowMaker(contexts=InPlan(), blobs=blobs, scorer=Broken()).rows(lines)
+    maker = RowMaker(contexts=InPlan(), blobs=blobs, scorer=Broken())
+    rows = [row async for run in maker.rows(lines) for row in run]
 
     assert [row["status"] for row in rows] == ["error", "error"]
     assert [row["checks"]["content"]["detail"] for row in rows] == ["scorer_failed", "no_json"]

@@ -8,10 +8,12 @@ from typing_extensions import override
 
 from floopy_common.chassis.mongo import Document, Mongo
 from floopy_common.domain.ids import line_id
+from floopy_common.events.lines import SegmentRef
 from floopy_common.events.scores import RoutingScore, RoutingScoreEvent
 from floopy_common.stores import routing_scores
 from floopy_common.stores.contexts import ContextStore
 from floopy_common.stores.routing_scores import RoutingScoreStore
+from floopy_common.stores.segment_runs import SegmentRun
 from floopy_feedback.core.standings import StandingKeeper, standing_of
 
 NOW = datetime(2026, 11, 24, 14, tzinfo=UTC)
@@ -51,6 +53,8 @@ async def _rows(mongo: Mongo, batch_id: str, first: int, *qualities: float | Non
     rows: list[Document] = [
         {
             "_id": line_id(batch_id, first + at),
+            "batch_id": batch_id,
+            "segment": 0,
             "org_id": "org_1",
             "provider": "openai",
             "model": "gpt-4o",
@@ -65,14 +69,18 @@ async def _rows(mongo: Mongo, batch_id: str, first: int, *qualities: float | Non
     await mongo.collection("scores").insert_missing(rows)
 
 
+def run_of(batch_id: str, no: int, first: int, last: int) -> SegmentRun:
+    return SegmentRun("org_1", batch_id, no + 1, SegmentRef(no, first, last, last - first + 1))
+
+
 async def test_a_segment_rolled_up_twice_counts_once(
     mongo: Mongo, store: RoutingScoreStore, keeper: StandingKeeper, topic: Topic
 ) -> None:
     await _rows(mongo, "batch_1", 1, 1.0, 0.5, None)
 
-    assert await store.roll_up("batch_1", 0, 1, 3)
+    assert await store.roll_up([run_of("batch_1", 0, 1, 3)])
     await keeper.step()
-    assert not await store.roll_up("batch_1", 0, 1, 3)
+    assert not await store.roll_up([run_of("batch_1", 0, 1, 3)])
     await keeper.step()
 
     standing = await store.standing(*KEY)
@@ -85,8 +93,8 @@ async def test_several_segments_make_one_change(
     mongo: Mongo, store: RoutingScoreStore, keeper: StandingKeeper, topic: Topic
 ) -> None:
     for no in range(5):
-        await _rows(mongo, "batch_1", 1 + 2 * no, 1.0, 0.0)
-        await store.roll_up("batch_1", no, 1 + 2 * no, 2 + 2 * no)
+        await _rows(mongo, "batch_1", 1 + 2 * no, 1.0, 0.0, segment=no)
+    await store.roll_up([run_of("batch_1", no, 1 + 2 * no, 2 + 2 * no) for no in range(5)])
 
     await keeper.step()
 
@@ -97,11 +105,11 @@ async def test_a_row_that_changed_changes_the_standing(
     mongo: Mongo, store: RoutingScoreStore, keeper: StandingKeeper, topic: Topic
 ) -> None:
     await _rows(mongo, "batch_1", 1, 1.0, 0.0)
-    await store.roll_up("batch_1", 0, 1, 2)
+    await store.roll_up([run_of("batch_1", 0, 1, 2)])
     await keeper.step()
 
     await mongo.collection("scores").delete_many({"_id": line_id("batch_1", 2)})
-    await store.roll_up("batch_1", 0, 1, 2)
+    await store.roll_up([run_of("batch_1", 0, 1, 2)])
     await keeper.step()
 
     assert [(value.quality, value.lines, value.version) for value in topic.values] == [
@@ -117,8 +125,8 @@ async def test_models_and_organisations_stand_apart(
     await _rows(mongo, "batch_1", 2, 0.5, model="other")
     await _rows(mongo, "batch_1", 3, 0.5, model=None)
     await _rows(mongo, "batch_2", 1, 0.0, org_id="org_2")
-    await store.roll_up("batch_1", 0, 1, 3)
-    await store.roll_up("batch_2", 0, 1, 1)
+    await store.roll_up([run_of("batch_1", 0, 1, 3)])
+    await store.roll_up([run_of("batch_2", 0, 1, 1)])
 
     await keeper.step()
 
@@ -135,8 +143,8 @@ async def test_only_the_latest_segments_count(
 ) -> None:
     monkeypatch.setattr(routing_scores, "LATEST_SEGMENTS", 2)
     for no, quality in enumerate((0.0, 0.5, 1.0)):
-        await _rows(mongo, "batch_1", no + 1, quality, completed_at=NOW + timedelta(minutes=no))
-        await store.roll_up("batch_1", no, no + 1, no + 1)
+        await _rows(mongo, "batch_1", no + 1, quality, segment=no, completed_at=NOW + timedelta(minutes=no))
+        await store.roll_up([run_of("batch_1", no, no + 1, no + 1)])
 
     await keeper.step()
 
@@ -155,12 +163,12 @@ async def test_a_writer_that_was_overtaken_leaves_its_rollups_pending(
         async def latest(self, org_id: str, provider: str, model: str) -> list[Document]:
             found = await super().latest(org_id, provider, model)
             await StandingKeeper(standings=store, sender=topic, now=lambda: NOW).step()
-            await _rows(mongo, "batch_1", 2, 0.0)
-            await store.roll_up("batch_1", 1, 2, 2)
+            await _rows(mongo, "batch_1", 2, 0.0, segment=1)
+            await store.roll_up([run_of("batch_1", 1, 2, 2)])
             return found
 
     await _rows(mongo, "batch_1", 1, 1.0)
-    await store.roll_up("batch_1", 0, 1, 1)
+    await store.roll_up([run_of("batch_1", 0, 1, 1)])
 
     await StandingKeeper(standings=Overtaken(mongo), sender=topic, now=lambda: NOW).step()
     assert len(await store.pending()) == 1
@@ -177,12 +185,12 @@ async def test_a_rollup_that_changed_after_it_was_read_stays_pending(
     mongo: Mongo, store: RoutingScoreStore
 ) -> None:
     await _rows(mongo, "batch_1", 1, 1.0)
-    await store.roll_up("batch_1", 0, 1, 1)
+    await store.roll_up([run_of("batch_1", 0, 1, 1)])
     (read,) = await store.pending()
     await _rows(mongo, "batch_1", 2, 0.0)
-    await store.roll_up("batch_1", 0, 1, 2)
+    await store.roll_up([run_of("batch_1", 0, 1, 2)])
 
-    await store.settle(read)
+    await store.settle([read])
 
     assert len(await store.pending()) == 1
 
@@ -191,11 +199,11 @@ async def test_an_older_version_sent_late_is_followed_by_the_newer_one_again(
     mongo: Mongo, store: RoutingScoreStore, keeper: StandingKeeper, topic: Topic
 ) -> None:
     await _rows(mongo, "batch_1", 1, 1.0)
-    await store.roll_up("batch_1", 0, 1, 1)
+    await store.roll_up([run_of("batch_1", 0, 1, 1)])
     await keeper.step()
     (old,) = topic.values
-    await _rows(mongo, "batch_1", 2, 0.0)
-    await store.roll_up("batch_1", 1, 2, 2)
+    await _rows(mongo, "batch_1", 2, 0.0, segment=1)
+    await store.roll_up([run_of("batch_1", 1, 2, 2)])
     await keeper.step()
 
     # another process had read the first version, and sends it only now
@@ -217,7 +225,7 @@ async def test_a_version_that_was_not_sent_is_sent_next_time(
             raise ConnectionError("away")
 
     await _rows(mongo, "batch_1", 1, 1.0)
-    await store.roll_up("batch_1", 0, 1, 1)
+    await store.roll_up([run_of("batch_1", 0, 1, 1)])
     with pytest.raises(ConnectionError):
         await StandingKeeper(standings=store, sender=Away(), now=lambda: NOW).step()
 

@@ -12,14 +12,13 @@ from floopy_common.chassis.producer import Producer, open_producer
 from floopy_common.chassis.runtime import service_runtime
 from floopy_common.domain.segment import Sink
 from floopy_common.settings import Settings
-from floopy_common.stores.batches import BatchStore
 from floopy_common.stores.caps import CapStore
 from floopy_common.stores.confirming import Confirming
 from floopy_common.stores.dead_letters import DeadLetterStore
 from floopy_common.stores.ledger import LedgerStore
 from floopy_common.stores.receipts import ReceiptStore
 from floopy_common.stores.rollups import RollupStore
-from floopy_common.stores.usage_batches import ReservationStore, UsageBatchStore
+from floopy_common.stores.usage_batches import PlannedStore, ReservationStore, UsageBatchStore
 from floopy_metering.core.rows import ledger_row
 from floopy_metering.core.settling import Settlement
 from floopy_metering.core.usage import BY, Accountant, UsagePorts
@@ -59,7 +58,7 @@ def compose(settings: Settings, mongo: Mongo, producer: Producer, consumer: Cons
     outbox = Loop("outbox", OutboxRelay(usage.collection, producer, BY).step, settings.scan.interval)
     accountant = Accountant(
         UsagePorts(
-            batches=BatchStore(mongo),
+            plans=PlannedStore(mongo),
             ledger=LedgerStore(mongo),
             rollups=RollupStore(mongo),
             receipts=ReceiptStore(mongo),
@@ -79,8 +78,8 @@ def compose(settings: Settings, mongo: Mongo, producer: Producer, consumer: Cons
         "usage_ledger",
         park=consumer.park,
         hit=hit,
-        before_receipt=accountant.roll_up,
-        after_receipt=settlement.segment_confirmed,
+        before_receipts=accountant.roll_up,
+        after_receipts=settlement.segments_confirmed,
     )
 
     async def take(records: Sequence[LineRecord]) -> None:

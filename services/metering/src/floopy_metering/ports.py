@@ -1,9 +1,10 @@
 """What metering needs of the outside, as small as it needs it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from floopy_common.domain.segment import Sink
+from floopy_common.domain.settled import Settled
 from floopy_common.events.lines import SegmentRef
 
 Document = dict[str, Any]
@@ -48,47 +49,59 @@ class Reservation(Protocol):
     def segments(self) -> int | None: ...
 
 
-class Batches(Protocol):
-    async def get(self, batch_id: str) -> Document | None: ...
+class Plan(Protocol):
+    """Whose usage a batch's is, and the month it counts for."""
+
+    @property
+    def org_id(self) -> str: ...
+
+    @property
+    def month(self) -> str: ...
+
+
+class Plans(Protocol):
+    async def get_many(self, batch_ids: Collection[str]) -> Mapping[str, Plan]:
+        """Those of these batches that have a plan."""
+        ...
 
 
 class Ledger(Protocol):
-    async def groups(self, batch_id: str, first_line: int, last_line: int) -> list[Document]:
-        """Usage of the lines by hour, provider, model, key and endpoint."""
+    async def groups(self, segments: Sequence[Segment]) -> Sequence[list[Document]]:
+        """Of each segment, its usage by hour, provider, model, key and endpoint."""
         ...
 
 
 class Rollups(Protocol):
-    async def replace(self, rollup: Document) -> None: ...
+    async def replace_all(self, rollups: Sequence[Document]) -> None: ...
 
-    async def totals(self, batch_id: str) -> Mapping[str, int]:
-        """Every figure summed over the batch's segments."""
+    async def totals(self, batch_ids: Collection[str]) -> Mapping[str, Mapping[str, int]]:
+        """Every figure of each batch summed over its segments."""
         ...
 
 
 class Receipts(Protocol):
-    async def count(self, sink: Sink, batch_id: str) -> int:
-        """Segments of the batch that the sink has confirmed."""
+    async def count(self, sink: Sink, batch_ids: Collection[str]) -> Mapping[str, int]:
+        """How many segments of each batch the sink has confirmed."""
         ...
 
 
 class UsageBatches(Protocol):
-    async def get(self, batch_id: str) -> Document | None: ...
+    async def get_many(self, batch_ids: Collection[str]) -> Mapping[str, Document]: ...
 
-    async def insert(self, usage: Document) -> bool:
-        """False when it is there already."""
+    async def insert(self, usage: Sequence[Document]) -> set[str]:
+        """Insert what is not there yet; the batches of which something is."""
         ...
 
     async def revise(self, usage: Document, pending: Document) -> bool:
         """False when the revision before is not there any more."""
         ...
 
-    async def mark_settled(self, batch_id: str) -> None: ...
+    async def mark_settled(self, batch_ids: Collection[str]) -> None: ...
 
 
 class Caps(Protocol):
-    async def settle(self, org_id: str, batch_id: str, month: str, lines: int) -> bool:
-        """False, and no change, when the batch holds no reservation any more."""
+    async def settle_all(self, settled: Sequence[Settled]) -> None:
+        """What holds no reservation any more is left as it is."""
         ...
 
 

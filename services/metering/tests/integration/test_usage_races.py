@@ -1,6 +1,6 @@
 """Two consumers that sum up one batch at the same time, on a real MongoDB."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from typing_extensions import override
 
@@ -8,11 +8,12 @@ from floopy_common.chassis.clock import SystemClock
 from floopy_common.chassis.mongo import Document, Mongo
 from floopy_common.domain.ids import new_batch_id, rollup_id
 from floopy_common.domain.segment import Sink
-from floopy_common.stores.batches import BatchStore
+from floopy_common.events.lines import SegmentRef
 from floopy_common.stores.ledger import SUM_FIELDS, LedgerStore
-from floopy_common.stores.receipts import ReceiptStore
+from floopy_common.stores.receipts import Confirmed, ReceiptStore
 from floopy_common.stores.rollups import RollupStore
-from floopy_common.stores.usage_batches import UsageBatchStore
+from floopy_common.stores.segment_runs import SegmentRun
+from floopy_common.stores.usage_batches import PlannedStore, UsageBatchStore
 from floopy_metering.core.usage import Accountant, UsagePorts
 
 
@@ -24,8 +25,8 @@ class _Interrupted(RollupStore):
         self._meanwhile: Callable[[], Awaitable[object]] | None = meanwhile
 
     @override
-    async def totals(self, batch_id: str) -> dict[str, int]:
-        totals = await super().totals(batch_id)
+    async def totals(self, batch_ids: Collection[str]) -> Mapping[str, Mapping[str, int]]:
+        totals = await super().totals(batch_ids)
         meanwhile, self._meanwhile = self._meanwhile, None
         if meanwhile is not None:
             await meanwhile()
@@ -34,7 +35,7 @@ class _Interrupted(RollupStore):
 
 def _accountant(mongo: Mongo, rollups: RollupStore) -> Accountant:
     ports = UsagePorts(
-        batches=BatchStore(mongo),
+        plans=PlannedStore(mongo),
         ledger=LedgerStore(mongo),
         rollups=rollups,
         receipts=ReceiptStore(mongo),
@@ -54,19 +55,19 @@ async def test_usage_has_every_replayed_line_whoever_writes_it(mongo: Mongo) -> 
     await mongo.collection("batches").insert_new(batch)
     rollups, receipts = RollupStore(mongo), ReceiptStore(mongo)
     for segment in range(2):
-        await rollups.replace(_rollup(batch_id, segment, 99))
-        await receipts.put(Sink.METERING, batch_id, segment, 100, 1)
+        await rollups.replace_all([_rollup(batch_id, segment, 99)])
+        run = SegmentRun("org_1", batch_id, 2, SegmentRef(segment, 1, 100, 100))
+        await receipts.put_all(Sink.METERING, [Confirmed(run, 1)])
     quick = _accountant(mongo, rollups)
-    await quick.record(batch_id, 2)
+    await quick.record({batch_id: 2})
 
     async def meanwhile() -> None:
-        await rollups.replace(_rollup(batch_id, 1, 100))
-        await quick.record(batch_id, 2)
+        await rollups.replace_all([_rollup(batch_id, 1, 100)])
+        await quick.record({batch_id: 2})
 
-    await rollups.replace(_rollup(batch_id, 0, 100))
-    usage = await _accountant(mongo, _Interrupted(mongo, meanwhile)).record(batch_id, 2)
+    await rollups.replace_all([_rollup(batch_id, 0, 100)])
+    (usage,) = await _accountant(mongo, _Interrupted(mongo, meanwhile)).record({batch_id: 2})
 
     stored = await mongo.collection("usage_batches").find_one({"_id": batch_id})
-    assert usage is not None
     assert stored is not None
     assert (usage["lines"], stored["lines"], stored["revision"]) == (200, 200, 2)

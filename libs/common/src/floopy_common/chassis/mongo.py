@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import ReturnDocument, UpdateOne, WriteConcern
+from pymongo import ReplaceOne, ReturnDocument, UpdateOne, WriteConcern
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
@@ -149,6 +149,12 @@ class Collection:
         """How many documents matched; with `upsert` the document is there afterwards either way."""
         result = await self._raw.replace_one(filter, document, upsert=upsert)
         return cast("int", result.matched_count)
+
+    async def replace_each(self, documents: Sequence[Document]) -> None:
+        """Put each in the place of whatever has its `_id`, in any order, by one call."""
+        if documents:
+            calls = [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents]
+            await self._raw.bulk_write(calls, ordered=False)
 
     async def upsert(self, filter: Filter, update: Update) -> bool:
         """Update or insert one document; False when another writer's unique value stood in the way."""

@@ -1,8 +1,10 @@
 """Caps: how many lines an organisation has used and reserved in a calendar month."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from floopy_common.chassis.mongo import Document, Mongo
+from floopy_common.domain.settled import Settled
 
 
 def month_of(at: datetime) -> str:
@@ -41,21 +43,13 @@ class CapStore:
         found = await self._caps.find_one({**month_of_org, entry: {"$exists": True}}, {entry: 1})
         return None if found is None else next(iter(found["reserved"].values()))
 
-    async def settle(self, org_id: str, batch_id: str, month: str, lines: int) -> bool:
-        """Turn a batch's reservation into `lines` used (0 gives it back).
+    async def settle(self, org_id: str, batch_id: str, month: str, lines: int) -> None:
+        """Turn a batch's reservation into `lines` used (0 gives it back)."""
+        await self.settle_all([Settled(org_id, batch_id, month, lines)])
 
-        False, and no change, when the batch holds none any more: a repeat is harmless.
-        """
-        entry = _entry(batch_id)
-        month_of_org: Document = {"_id": _key(org_id, month)}
-        held = await self._reserved(month_of_org, entry)
-        if held is None:
-            return False
-        matched = await self._caps.update_one(
-            {**month_of_org, entry: held},
-            {"$unset": {entry: ""}, "$inc": {"held": -held, "used": lines}},
-        )
-        return matched == 1
+    async def settle_all(self, settled: Sequence[Settled]) -> None:
+        """The same for many; what holds no reservation any more is left as it is: a repeat is harmless."""
+        await self._caps.update_each([(_holding(one), _used_instead(one)) for one in settled])
 
     async def used(self, org_id: str, month: str) -> int:
         """Lines that count against the cap: used and reserved."""
@@ -69,6 +63,20 @@ _COUNTED = ("$used", "$held")
 
 def _key(org_id: str, month: str) -> str:
     return f"{org_id}:{month}"
+
+
+def _holding(one: Settled) -> Document:
+    return {"_id": _key(one.org_id, one.month), _entry(one.batch_id): {"$exists": True}}
+
+
+def _used_instead(one: Settled) -> list[Document]:
+    """One update: what is held is read and given back by the same write, so no other comes between."""
+    entry = _entry(one.batch_id)
+    counted: Document = {
+        "held": {"$subtract": ["$held", f"${entry}"]},
+        "used": {"$add": ["$used", one.lines]},
+    }
+    return [{"$set": counted}, {"$unset": entry}]
 
 
 def _entry(batch_id: str) -> str:

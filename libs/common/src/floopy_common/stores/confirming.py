@@ -5,30 +5,30 @@
     await confirming.store([(one, row(one.record.line)) for one in wanted])
     await confirming.confirm(runs)
 
-Every step may be repeated, interrupted, or done twice at once; the offset is committed after the last.
+Every step may be repeated, interrupted, or done twice at once; the offset is committed after the last. What
+a delivery brings of many segments is looked up, confirmed and told of together.
 
 A segment usually comes once, in order, to one process. While it does, that process neither looks for rows
-that are there already nor counts those that are, before the last line of the segment: see `_Arrivals`.
+that are there already nor counts what it has itself stored: see `Arrivals`.
 """
 
 import asyncio
-import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 from prometheus_client import Counter
 
 from floopy_common.chassis.consumer import LineRecord
 from floopy_common.chassis.loop import in_pieces
-from floopy_common.chassis.mongo import DatabaseError, Document, Filter, Mongo
-from floopy_common.domain.ids import line_id
+from floopy_common.chassis.mongo import Document, Mongo
 from floopy_common.domain.segment import Sink
-from floopy_common.events.lines import LineCompleted, SegmentRef
-from floopy_common.stores.receipts import ReceiptStore
+from floopy_common.events.lines import LineCompleted
+from floopy_common.stores.receipts import Confirmed, ReceiptStore
+from floopy_common.stores.refusals import refusals, told
+from floopy_common.stores.segment_runs import Arrivals, SegmentRun, runs_of
 
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 
 PARKED = "parked"
 """Status of a row that stands for a line the sink could not take."""
@@ -36,63 +36,13 @@ PARKED = "parked"
 CONFIRMED = Counter("floopy_segments_confirmed_total", "Receipts written or found in place.", ["sink"])
 REPEATED = Counter("floopy_lines_repeated_total", "Delivered lines that had their row already.", ["sink"])
 
-_DUPLICATE_KEY = 11000
-_PASSING = frozenset(
-    {
-        *(6, 7, 13, 24, 46, 50, 89, 91, 112, 189, 262),
-        *(8000, 9001, 10058, 10107, 11600, 11601, 11602, 13435, 13436, 14031),
-    }
-)
-"""Codes that say nothing about the document: the server's state, a full disk, a time limit, a conflict."""
-_WHOLE = frozenset({22, 10334})
-"""Codes with which the server refuses a whole insert for one document: no BSON, too large."""
 _AT_ONCE = 4
 """Segments looked after at the same time; measured: more in flight gains nothing."""
-_ARRIVING: Final = 1_000
-"""Segments on their way to one process: some for each partition, were it not for those that never end."""
-_OPEN_FOR: Final = 5.0
-"""Seconds a batch whose audit was open needs no second look."""
+_PART: Final = 1_000
+"""Rows of one insert; the rows of the next are made meanwhile."""
 
 Park = Callable[[Sequence[tuple[LineRecord, str]]], Awaitable[None]]
 """Makes dead letters of lines, with the reasons; durable when it returns."""
-
-
-@dataclass(slots=True)
-class SegmentRun:
-    """What one delivery brought of one segment, each line once, by line id."""
-
-    org_id: str
-    batch_id: str
-    segments: int
-    segment: SegmentRef
-    records: dict[str, LineRecord] = field(default_factory=dict)
-    first_line: int = 0
-    last_line: int = 0
-    fresh: bool = False
-    """Nothing of the segment was there when its first line came, and all since has come in order."""
-
-    def add(self, record: LineRecord) -> None:
-        number = record.line.line_no
-        self.first_line = min(self.first_line, number) if self.records else number
-        self.last_line = max(self.last_line, number)
-        self.records[record.line.line_id] = record
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether it has the segment's last line, which is the last of every emission."""
-        return self.last_line == self.segment.last_line
-
-    @property
-    def whole(self) -> Filter:
-        """Matches the rows of the whole segment."""
-        first = line_id(self.batch_id, self.segment.first_line)
-        return {"_id": {"$gte": first, "$lte": line_id(self.batch_id, self.segment.last_line)}}
-
-    @property
-    def delivered(self) -> Filter:
-        """Matches the rows from the first to the last line that was delivered."""
-        first = line_id(self.batch_id, self.first_line)
-        return {"_id": {"$gte": first, "$lte": line_id(self.batch_id, self.last_line)}}
 
 
 class Wanted(NamedTuple):
@@ -102,83 +52,15 @@ class Wanted(NamedTuple):
     parked: bool
 
 
-Hook = Callable[[SegmentRun], Awaitable[None]]
-
-
-def runs_of(records: Sequence[LineRecord]) -> list[SegmentRun]:
-    """The delivery by segment; of a line that comes twice the later record counts."""
-    runs: dict[tuple[str, int], SegmentRun] = {}
-    for record in records:
-        line = record.line
-        key = (line.batch_id, line.segment.no)
-        run = runs.get(key)
-        if run is None:
-            run = runs[key] = SegmentRun(line.org_id, line.batch_id, line.segments, line.segment)
-        run.add(record)
-    return list(runs.values())
-
-
-class _Arrivals:
-    """Segments on their way to this process: how far each has come, and when its batch was seen open.
-
-    What is remembered only saves look-ups. Rows that were there against all appearances are found when they
-    are inserted, and a segment is counted whenever its last line or anything unexpected comes.
-    """
-
-    def __init__(self) -> None:
-        self._reached: OrderedDict[tuple[str, int], int] = OrderedDict()
-        self._open: OrderedDict[str, float] = OrderedDict()
-
-    def goes_on(self, run: SegmentRun) -> bool:
-        """Whether the run is what comes next of a segment that has been fresh so far."""
-        reached = self._reached.get(_key(run))
-        return reached is not None and run.first_line > reached
-
-    def arrived(self, run: SegmentRun) -> None:
-        """Remember how far a fresh segment has come, forget one that is not or has ended."""
-        if run.fresh and not run.is_complete:
-            self._reached[_key(run)] = run.last_line
-            self._reached.move_to_end(_key(run))
-            if len(self._reached) > _ARRIVING:
-                self._reached.popitem(last=False)
-        else:
-            self._reached.pop(_key(run), None)
-
-    def has_come_to(self, run: SegmentRun) -> bool:
-        """Whether the fresh segment is where the run leaves it."""
-        return self._reached.get(_key(run)) == run.last_line
-
-    def forget(self, line: LineCompleted) -> None:
-        """The line's row was there before the line: its segment has not been fresh."""
-        self._reached.pop((line.batch_id, line.segment.no), None)
-
-    def to_be_seen(self, batch_ids: Collection[str]) -> list[str]:
-        """The batches that have not been seen open lately, in order."""
-        since = time.monotonic() - _OPEN_FOR
-        return sorted(batch_id for batch_id in batch_ids if self._open.get(batch_id, since) <= since)
-
-    def look_again(self, batch_id: str) -> None:
-        """What was seen of the batch holds no longer: only of what goes on is it improbable that it ends."""
-        self._open.pop(batch_id, None)
-
-    def seen_open(self, batch_ids: Collection[str]) -> None:
-        for batch_id in batch_ids:
-            self._open[batch_id] = time.monotonic()
-            self._open.move_to_end(batch_id)
-        while len(self._open) > _ARRIVING:
-            self._open.popitem(last=False)
-
-
-def _key(run: SegmentRun) -> tuple[str, int]:
-    return run.batch_id, run.segment.no
+Hook = Callable[[Sequence[SegmentRun]], Awaitable[None]]
 
 
 class Confirming:
     """One sink's rows and receipts.
 
-    `collection` holds the rows, keyed by line id. `before_receipt` is called with every complete segment
-    before its receipt is written, `after_receipt` after. `hit` gets the names `<sink>.after_dead_letter`,
-    `<sink>.after_insert` and `<sink>.after_receipt`.
+    `collection` holds the rows, keyed by line id. `before_receipts` is called with the segments of a delivery
+    that are complete before their receipts are written, `after_receipts` after. `hit` gets the names
+    `<sink>.after_dead_letter`, `<sink>.after_insert` and `<sink>.after_receipt`.
     """
 
     def __init__(
@@ -189,8 +71,8 @@ class Confirming:
         *,
         park: Park,
         hit: Callable[[str], None],
-        before_receipt: Hook | None = None,
-        after_receipt: Hook | None = None,
+        before_receipts: Hook | None = None,
+        after_receipts: Hook | None = None,
     ) -> None:
         self._rows = mongo.collection(collection)
         self._batches = mongo.collection("batches")
@@ -198,18 +80,23 @@ class Confirming:
         self._sink = sink
         self._park = park
         self._hit = hit
-        self._before_receipt = before_receipt
-        self._after_receipt = after_receipt
-        self._arrivals = _Arrivals()
+        self._before_receipts = before_receipts
+        self._after_receipts = after_receipts
+        self._arrivals = Arrivals()
 
     async def take(self, records: Sequence[LineRecord], row: Callable[[LineCompleted], Document]) -> None:
         """The whole step for a sink whose rows follow from the events alone."""
         runs = runs_of(records)
         wanted = await self.wanted(runs)
-        rows: list[tuple[Wanted, Document]] = []
-        async for piece in in_pieces(wanted):
-            rows += [(one, row(one.record.line)) for one in piece]
-        await self.store(rows)
+
+        async def parts() -> AsyncIterator[list[tuple[Wanted, Document]]]:
+            for start in range(0, len(wanted), _PART):
+                rows: list[tuple[Wanted, Document]] = []
+                async for piece in in_pieces(wanted[start : start + _PART]):
+                    rows += [(one, row(one.record.line)) for one in piece]
+                yield rows
+
+        await overlapped(parts(), self.store)
         await self.confirm(runs)
 
     async def wanted(self, runs: Sequence[SegmentRun]) -> list[Wanted]:
@@ -218,12 +105,19 @@ class Confirming:
         A batch whose audit is closed takes no rows any more, so that what retention has removed does not
         come back with a late repeat. The one who closes it must do so before it removes rows.
         """
-        found = await _each(runs, self._wanted)
-        wanted = [one for part in found for one in part]
+        asked = [run for run in runs if not self._is_presumed_fresh(run)]
+        there = dict(zip((run.key for run in asked), await _each(asked, self._there), strict=True))
+        wanted: list[Wanted] = []
+        for run in runs:
+            self._arrivals.arrived(run)
+            wanted += await self._lacking(run, there.get(run.key, set()))
         REPEATED.labels(self._sink).inc(sum(len(run.records) for run in runs) - len(wanted))
         if not wanted:
             return []
-        closed = await self._closed({one.record.line.batch_id for one in wanted})
+        closed = await self._closed({run.batch_id for run in runs})
+        if not closed:
+            return wanted
+        self._arrivals.forget(one.record.line for one in wanted if one.record.line.batch_id in closed)
         return [one for one in wanted if one.record.line.batch_id not in closed]
 
     async def store(self, rows: Sequence[tuple[Wanted, Document]]) -> set[str]:
@@ -233,15 +127,13 @@ class Confirming:
         """
         fresh = [(one.record, row) for one, row in rows if not one.parked]
         stored, refused = await self._insert(fresh)
+        self._arrivals.forget(record.line for record, _ in refused)
         parked = {row["_id"] for one, row in rows if one.parked}
         if len(stored) + len(refused) < len(fresh):
-            there = [record for record, row in fresh if row["_id"] not in stored]
-            for record in there:
-                self._arrivals.forget(record.line)
-            parked |= await self._parked(there)
-        for one, row in rows:
-            if row["_id"] in parked and (reason := await self._replace(row)) is not None:
-                refused.append((one.record, reason))
+            parked |= await self._found_there([record for record, row in fresh if row["_id"] not in stored])
+        self._arrivals.stored(record.line for record, row in fresh if row["_id"] in stored)
+        if parked:
+            refused += await self._replaced([(one, row) for one, row in rows if row["_id"] in parked])
         if refused:
             await self._park(refused)
             self._hit(f"{self._sink}.after_dead_letter")
@@ -251,20 +143,45 @@ class Confirming:
         return stored
 
     async def confirm(self, runs: Sequence[SegmentRun]) -> None:
-        """Write the receipt of every touched segment that is complete."""
-        await _each(runs, self._confirm)
+        """Write the receipts of the touched segments that are complete."""
+        told_of = [Confirmed(run, 0) for run in runs if self._arrivals.is_stored(run)]
+        doubtful = [run for run in runs if not self._arrivals.is_stored(run) and not self._is_on_its_way(run)]
+        told_of += [one for one in await _each(doubtful, self._counted) if one is not None]
+        if not told_of:
+            return
+        await self._put_receipts(told_of)
+        parked = [one for one in told_of if one.parked]
+        # a row that another consumer replaced meanwhile may be told of by an earlier receipt than this one
+        while parked:
+            now = await _each(parked, self._recounted)
+            changed = [after for before, after in zip(parked, now, strict=True) if after != before]
+            if changed:
+                await self._put_receipts(changed)
+            parked = [one for one in changed if one.parked]
+        for one in told_of:
+            self._arrivals.ended(one.run)
+        CONFIRMED.labels(self._sink).inc(len(told_of))
+        self._hit(f"{self._sink}.after_receipt")
+        if self._after_receipts is not None:
+            await self._after_receipts([one.run for one in told_of])
 
-    async def _wanted(self, run: SegmentRun) -> list[Wanted]:
+    def _is_presumed_fresh(self, run: SegmentRun) -> bool:
+        """Whether the run's rows are inserted without asking what is there."""
         run.fresh = self._arrivals.goes_on(run)
-        there: set[str] = set()
         if not run.fresh:
             self._arrivals.look_again(run.batch_id)
-            begins = run.first_line == run.segment.first_line
-            # covered by the index on _id: 1.5 us a row that is there, nothing for a first delivery
-            found = await self._rows.find_all(run.whole if begins else run.delivered, {"_id": 1})
-            run.fresh = begins and not found
-            there = {row["_id"] for row in found}
-        self._arrivals.arrived(run)
+            run.fresh = run.is_small_and_whole
+        return run.fresh
+
+    async def _there(self, run: SegmentRun) -> set[str]:
+        """The ids of what is there of the run, of the whole segment where it begins."""
+        begins = run.first_line == run.segment.first_line
+        # covered by the index on _id: 1.5 us a row that is there, nothing for a first delivery
+        found = await self._rows.find_all(run.whole if begins else run.delivered, {"_id": 1})
+        run.fresh = begins and not found
+        return {row["_id"] for row in found}
+
+    async def _lacking(self, run: SegmentRun, there: set[str]) -> list[Wanted]:
         if not there:
             return [Wanted(record, parked=False) for record in run.records.values()]
         parked = await self._parked(list(run.records.values()))
@@ -273,6 +190,13 @@ class Confirming:
             for key, record in run.records.items()
             if key not in there or key in parked
         ]
+
+    async def _found_there(self, records: Sequence[LineRecord]) -> set[str]:
+        """Deal with lines that had a row against all appearances: those whose row only says `parked`."""
+        self._arrivals.forget(record.line for record in records)
+        parked = await self._parked(records)
+        REPEATED.labels(self._sink).inc(len(records) - len(parked))
+        return parked
 
     async def _parked(self, records: Sequence[LineRecord]) -> set[str]:
         """Those of these lines whose row only says `parked`."""
@@ -302,11 +226,11 @@ class Confirming:
         try:
             there = await self._rows.insert_missing([row for _, row in rows])
         except Exception as error:  # noqa: BLE001 - sorted out below: raised again unless a row is the cause
-            refusals = _refusals(error)
-            if refusals is not None:
-                there = {one["index"] for one in _told(error)} - set(refusals)
-                refused = [(rows[position][0], reason) for position, reason in refusals.items()]
-                return _ids(rows, there | set(refusals)), refused
+            found = refusals(error)
+            if found is not None:
+                there = {one["index"] for one in told(error)} - set(found)
+                refused = [(rows[position][0], reason) for position, reason in found.items()]
+                return _ids(rows, there | set(found)), refused
             if len(rows) == 1:
                 return set(), [(rows[0][0], f"{type(error).__name__}: {error}")]
             half = len(rows) // 2
@@ -315,35 +239,36 @@ class Confirming:
             return stored | more, refused + others
         return _ids(rows, there), []
 
+    async def _replaced(self, rows: Sequence[tuple[Wanted, Document]]) -> list[tuple[LineRecord, str]]:
+        """Put rows in the place of parked ones; those that cannot be stored, and why."""
+        return [(one.record, reason) for one, row in rows if (reason := await self._replace(row)) is not None]
+
     async def _replace(self, row: Document) -> str | None:
         """Put a row in the place of a parked one; why not, when it can never be stored."""
         try:
             await self._rows.replace({"_id": row["_id"], "status": PARKED}, row)
         except Exception as error:  # noqa: BLE001 - sorted out below: raised again unless the row is the cause
-            refusals = _refusals(error)
-            return f"{type(error).__name__}: {error}" if refusals is None else refusals[0]
+            found = refusals(error)
+            return f"{type(error).__name__}: {error}" if found is None else found[0]
         return None
 
-    async def _confirm(self, run: SegmentRun) -> None:
-        if run.fresh and not run.is_complete and self._arrivals.has_come_to(run):
-            return
-        if await self._rows.count(run.whole) < run.segment.lines:
-            return
-        parked = await self._rows.count(_parked_of(run))
-        await self._put_receipt(run, parked)
-        # a row that another consumer replaced meanwhile may be told of by an earlier receipt than this one
-        while parked and (now := await self._rows.count(_parked_of(run))) != parked:
-            parked = now
-            await self._put_receipt(run, parked)
-        CONFIRMED.labels(self._sink).inc()
-        self._hit(f"{self._sink}.after_receipt")
-        if self._after_receipt is not None:
-            await self._after_receipt(run)
+    def _is_on_its_way(self, run: SegmentRun) -> bool:
+        """Whether the segment has come in order so far, and more of it is to come."""
+        return run.fresh and not run.is_complete and self._arrivals.has_come_to(run)
 
-    async def _put_receipt(self, run: SegmentRun, parked: int) -> None:
-        if self._before_receipt is not None:
-            await self._before_receipt(run)
-        await self._receipts.put(self._sink, run.batch_id, run.segment.no, run.segment.lines, parked)
+    async def _counted(self, run: SegmentRun) -> Confirmed | None:
+        """What there is to confirm of a segment of which not every row is this process's own."""
+        if await self._rows.count(run.whole) < run.segment.lines:
+            return None
+        return await self._recounted(Confirmed(run, 0))
+
+    async def _recounted(self, before: Confirmed) -> Confirmed:
+        return Confirmed(before.run, await self._rows.count(_parked_of(before.run)))
+
+    async def _put_receipts(self, confirmed: Sequence[Confirmed]) -> None:
+        if self._before_receipts is not None:
+            await self._before_receipts([one.run for one in confirmed])
+        await self._receipts.put_all(self._sink, confirmed)
 
 
 def parked_row(line: LineCompleted) -> Document:
@@ -364,46 +289,36 @@ def _parked_of(run: SegmentRun) -> Document:
     return {"status": PARKED, "batch_id": run.batch_id, "segment": run.segment.no, **run.whole}
 
 
-def _refusals(error: Exception) -> dict[int, str] | None:
-    """Position and reason of each row the server refused, None where some row is the cause but not which.
-
-    Anything that is not about a row is raised again.
-    """
-    if not isinstance(error, DatabaseError):
-        # the driver could not encode a row; what the network or the process does is no row's fault
-        if isinstance(error, OSError | RuntimeError):
-            raise error
-        return None
-    if getattr(error, "code", None) in _WHOLE:
-        return None
-    details = getattr(error, "details", None) or {}
-    failures = [one for one in _told(error) if one["code"] != _DUPLICATE_KEY]
-    if not failures or details.get("writeConcernErrors") or any(one["code"] in _PASSING for one in failures):
-        raise error
-    return {one["index"]: f"MongoDB {one['code']}: {one['errmsg']}" for one in failures}
-
-
-def _told(error: Exception) -> Sequence[Document]:
-    """What the server says of each row it did not store; a single write's details are of its one failure."""
-    details: Document = getattr(error, "details", None) or {}
-    told: Sequence[Document] = [details] if "index" in details else details.get("writeErrors", [])
-    return told
-
-
 def _ids(rows: Sequence[tuple[LineRecord, Document]], without: set[int]) -> set[str]:
     return {row["_id"] for position, (_, row) in enumerate(rows) if position not in without}
 
 
-async def _each(runs: Sequence[SegmentRun], work: Callable[[SegmentRun], Awaitable[_T]]) -> list[_T]:
-    """What `work` gives for each run, a few at a time, in order."""
-    if len(runs) == 1:
-        return [await work(runs[0])]
+async def overlapped(parts: AsyncIterator[_T], work: Callable[[_T], Coroutine[Any, Any, object]]) -> None:
+    """Work on each part in turn while the next one is made."""
+    at_work: asyncio.Task[object] | None = None
+    try:
+        async for part in parts:
+            if at_work is not None:
+                await at_work
+            at_work = asyncio.create_task(work(part))
+        if at_work is not None:
+            await at_work
+    finally:
+        if at_work is not None and not at_work.done():
+            at_work.cancel()
+            await asyncio.gather(at_work, return_exceptions=True)
+
+
+async def _each(items: Sequence[_T], work: Callable[[_T], Awaitable[_R]]) -> list[_R]:
+    """What `work` gives for each item, a few at a time, in order."""
+    if len(items) <= 1:
+        return [await work(item) for item in items]
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(run: SegmentRun) -> _T:
+    async def one(item: _T) -> _R:
         async with gate:
-            return await work(run)
+            return await work(item)
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(run)) for run in runs]
+        tasks = [group.create_task(one(item)) for item in items]
     return [task.result() for task in tasks]

@@ -1,9 +1,20 @@
 """Receipts: a sink's word that every line of a segment is stored."""
 
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
+
 from floopy_common.chassis.clock import Clock, SystemClock
 from floopy_common.chassis.mongo import Document, Mongo
 from floopy_common.domain.ids import receipt_id
 from floopy_common.domain.segment import Sink
+from floopy_common.stores.segment_runs import SegmentRun
+
+
+class Confirmed(NamedTuple):
+    """A segment every line of which has its row, `parked` of which only say so."""
+
+    run: SegmentRun
+    parked: int
 
 
 class ReceiptStore:
@@ -13,23 +24,41 @@ class ReceiptStore:
         self._receipts = mongo.collection("receipts")
         self._clock = clock or SystemClock()
 
-    async def put(self, sink: Sink, batch_id: str, segment: int, lines: int, parked: int) -> None:
-        """Confirm the segment; one that says the same already stays as it is, `at` included."""
-        receipt: Document = {
-            "_id": receipt_id(batch_id, segment, sink.value),
-            "batch_id": batch_id,
-            "sink": sink.value,
-            "segment": segment,
-            "lines": lines,
-            "parked": parked,
-            "at": self._clock.now(),
+    async def put_all(self, sink: Sink, confirmed: Iterable[Confirmed]) -> None:
+        """Confirm the segments; a receipt that says the same already stays as it is, `at` included."""
+        receipts = [self._receipt(sink, one) for one in confirmed]
+        known = await self._receipts.insert_missing(receipts)
+        if not known:
+            return
+        wanted = {"_id": {"$in": [receipts[position]["_id"] for position in known]}}
+        said = {
+            old["_id"]: (old["lines"], old["parked"])
+            for old in await self._receipts.find_all(wanted, {"lines": 1, "parked": 1})
         }
-        if not await self._receipts.insert_new(receipt):
-            said = {"_id": receipt["_id"], "lines": lines, "parked": parked}
-            if await self._receipts.find_one(said, {"_id": 1}) is None:
+        for position in known:
+            receipt = receipts[position]
+            if said.get(receipt["_id"]) != (receipt["lines"], receipt["parked"]):
                 # two writers replace one after the other, each with what it has counted
                 await self._receipts.replace({"_id": receipt["_id"]}, receipt, upsert=True)
 
-    async def count(self, sink: Sink, batch_id: str) -> int:
-        """Segments of the batch that the sink has confirmed."""
-        return await self._receipts.count({"batch_id": batch_id, "sink": sink.value})
+    def _receipt(self, sink: Sink, confirmed: Confirmed) -> Document:
+        run = confirmed.run
+        return {
+            "_id": receipt_id(run.batch_id, run.segment.no, sink.value),
+            "batch_id": run.batch_id,
+            "sink": sink.value,
+            "segment": run.segment.no,
+            "lines": run.segment.lines,
+            "parked": confirmed.parked,
+            "at": self._clock.now(),
+        }
+
+    async def count(self, sink: Sink, batch_ids: Collection[str]) -> Mapping[str, int]:
+        """How many segments of each batch the sink has confirmed; a batch without any is left out."""
+        found = await self._receipts.aggregate(
+            [
+                {"$match": {"batch_id": {"$in": sorted(batch_ids)}, "sink": sink.value}},
+                {"$group": {"_id": "$batch_id", "segments": {"$sum": 1}}},
+            ]
+        )
+        return {row["_id"]: row["segments"] for row in found}

@@ -5,11 +5,13 @@ Each segment adds one document per model, replaced and never incremented (`score
 so that a crash between two steps loses nothing.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from floopy_common.chassis.mongo import Document, Mongo
-from floopy_common.domain.ids import line_id, new_lease_token, rollup_id
+from floopy_common.domain.ids import new_lease_token, rollup_id
 from floopy_common.events.scores import RoutingScore, ScoreStatus, routing_key
+from floopy_common.stores.segment_runs import SEGMENTS_AT_ONCE, SegmentRun, rows_of
 
 LATEST_SEGMENTS: Final = 200
 """What a standing is computed from: a model is judged by how it does now, and the sum stays cheap."""
@@ -28,48 +30,42 @@ class RoutingScoreStore:
         self._rollups = mongo.collection("score_rollups")
         self._standings = mongo.collection("routing_scores")
 
-    async def roll_up(self, batch_id: str, segment: int, first_line: int, last_line: int) -> bool:
-        """Write what a complete segment adds to each model; False when that was there already."""
+    async def roll_up(self, runs: Sequence[SegmentRun]) -> bool:
+        """Write what complete segments add to each model; False when that was there already."""
+        changed = False
+        for start in range(0, len(runs), SEGMENTS_AT_ONCE):
+            changed |= await self._roll_up(runs[start : start + SEGMENTS_AT_ONCE])
+        return changed
+
+    async def _roll_up(self, runs: Sequence[SegmentRun]) -> bool:
         groups = await self._scores.aggregate(
-            [
-                {
-                    "$match": {
-                        "_id": {"$gte": line_id(batch_id, first_line), "$lte": line_id(batch_id, last_line)},
-                        "status": ScoreStatus.SCORED.value,
-                    }
-                },
-                {
-                    "$group": {
-                        "_id": {"org_id": "$org_id", "provider": "$provider", "model": "$model"},
-                        "lines": {"$sum": 1},
-                        "quality_sum": {"$sum": "$quality"},
-                        "completed_at": {"$max": "$completed_at"},
-                        "scorer_version": {"$max": "$scorer_version"},
-                    }
-                },
-            ]
+            [{"$match": {**rows_of(runs), "status": ScoreStatus.SCORED.value}}, {"$group": _GROUP}]
         )
-        prefix = rollup_id(batch_id, segment)
-        known = await self._rollups.find_all({"_id": {"$gte": f"{prefix}:", "$lt": f"{prefix};"}})
-        wanted = {rollup["_id"]: rollup for rollup in _rollups(groups, batch_id, segment)}
+        known = await self._rollups.find_all({"$or": [_of_segment(run) for run in runs]})
+        wanted = {rollup["_id"]: rollup for rollup in _rollups(groups)}
         for old in known:
             # a model that has no rows left keeps its document, so that its standing is computed once more
             wanted.setdefault(old["_id"], {**old, "lines": 0, "quality_sum": 0.0})
         before = {rollup["_id"]: rollup for rollup in known}
-        changed = [rollup for key, rollup in wanted.items() if _differs(before.get(key), rollup)]
-        for rollup in changed:
-            pending = {**rollup, "pending": True, "mark": new_lease_token()}
-            await self._rollups.replace({"_id": rollup["_id"]}, pending, upsert=True)
+        changed = [
+            {**rollup, "pending": True, "mark": new_lease_token()}
+            for key, rollup in wanted.items()
+            if _differs(before.get(key), rollup)
+        ]
+        await self._rollups.replace_each(changed)
         return bool(changed)
 
     async def pending(self) -> list[Document]:
         """Rollups whose standings do not contain them yet."""
         return await self._rollups.find_all({"pending": True}, limit=_PENDING_AT_ONCE)
 
-    async def settle(self, rollup: Document) -> None:
-        """The standing contains this rollup as it was read; one that has changed since stays pending."""
-        await self._rollups.update_one(
-            {"_id": rollup["_id"], "mark": rollup["mark"]}, {"$set": {"pending": False}}
+    async def settle(self, rollups: Sequence[Document]) -> None:
+        """The standings contain these as they were read; one that has changed since stays pending."""
+        await self._rollups.update_each(
+            [
+                ({"_id": rollup["_id"], "mark": rollup["mark"]}, {"$set": {"pending": False}})
+                for rollup in rollups
+            ]
         )
 
     async def latest(self, org_id: str, provider: str, model: str) -> list[Document]:
@@ -103,16 +99,31 @@ class RoutingScoreStore:
             await self._standings.update_one({"_id": key}, {"$set": {"unpublished": True}})
 
 
-def _rollups(groups: list[Document], batch_id: str, segment: int) -> list[Document]:
+_GROUP: Final[Document] = {
+    "_id": {name: f"${name}" for name in ("batch_id", "segment", "org_id", "provider", "model")},
+    "lines": {"$sum": 1},
+    "quality_sum": {"$sum": "$quality"},
+    "completed_at": {"$max": "$completed_at"},
+    "scorer_version": {"$max": "$scorer_version"},
+}
+
+
+def _of_segment(run: SegmentRun) -> Document:
+    """Matches the segment's rollups, one a model."""
+    prefix = rollup_id(run.batch_id, run.segment.no)
+    return {"_id": {"$gte": f"{prefix}:", "$lt": f"{prefix};"}}
+
+
+def _rollups(groups: list[Document]) -> list[Document]:
     rollups = []
     for group in groups:
         scope: dict[str, Any] = group.pop("_id")
         if scope["model"] is None or len(scope["model"]) > _MAX_MODEL:
             continue
-        key = f"{rollup_id(batch_id, segment)}:{scope['provider']}:{scope['model']}"
+        segment = rollup_id(scope["batch_id"], scope["segment"])
         # a sum of doubles depends on their order in the last digits; quality has four
         group["quality_sum"] = round(group["quality_sum"], 4)
-        rollups.append({"_id": key, **scope, "batch_id": batch_id, "segment": segment, **group})
+        rollups.append({"_id": f"{segment}:{scope['provider']}:{scope['model']}", **scope, **group})
     return rollups
 
 

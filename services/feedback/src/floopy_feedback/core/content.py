@@ -1,7 +1,8 @@
 """Reads the bodies of lines: one blob range per side for a whole run of them, not one per line."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, cast
 
 import msgspec
@@ -14,6 +15,11 @@ MAX_READ: Final = 8 * 1024 * 1024
 """Bytes of one read, and of the longest body that is scored at all."""
 MAX_GAP: Final = 64 * 1024
 """Bytes between two bodies that are read along: a megabyte costs about what another round trip does."""
+
+_RUN: Final = 1_000
+"""Lines read together: while they are scored the next are read, and the last stored."""
+_AHEAD: Final = 4
+"""Runs read while another is scored, if they are short."""
 
 Body = bytes | msgspec.Raw
 
@@ -65,14 +71,19 @@ class _Run:
         self.response = _Span(answered)
         self._alone = bool(line.request.continued or answered.continued)
 
+    @property
+    def size(self) -> int:
+        """Bytes to read."""
+        return sum(span.stop - span.start for span in (self.request, self.response) if span is not None)
+
     def add(self, line: LineCompleted) -> bool:
         """Take another line; False when its bodies do not belong here."""
-        asked, answered = _request(line), _response(line)
-        if self._alone or line.request.continued or answered.continued:
+        asked, answered = line.request, _response(line)
+        if self._alone or answered.continued or asked.continued or len(self.lines) >= _RUN:
             return False
         if not self.response.has_room_for(answered):
             return False
-        if asked is not None:
+        if not asked.unconstrained:
             if self.request is None:
                 self.request = _Span(asked)
             elif self.request.has_room_for(asked):
@@ -84,11 +95,28 @@ class _Run:
         return True
 
 
-async def read_exchanges(blobs: Blobs, lines: Iterable[LineCompleted]) -> AsyncIterator[Exchange]:
-    """Every line once, in order; a failure of the database itself raises."""
-    for run in _runs(lines):
-        async for exchange in _read_run(blobs, run):
-            yield exchange
+async def read_exchanges(
+    blobs: Blobs, lines: Iterable[LineCompleted]
+) -> AsyncGenerator[list[Exchange], None]:
+    """Every line once, in order, those that are read together in one list; the next are read ahead.
+
+    A failure of the database itself raises.
+    """
+    ahead: deque[tuple[int, asyncio.Task[list[Exchange]]]] = deque()
+    try:
+        for run in _runs(lines):
+            while len(ahead) > _AHEAD or (ahead and run.size + sum(size for size, _ in ahead) > MAX_READ):
+                yield await ahead[0][1]
+                ahead.popleft()
+            ahead.append((run.size, asyncio.create_task(_read_run(blobs, run))))
+        while ahead:
+            yield await ahead[0][1]
+            ahead.popleft()
+    finally:
+        left = [task for _, task in ahead]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 def _runs(lines: Iterable[LineCompleted]) -> Iterator[_Run]:
@@ -114,32 +142,28 @@ def _response(line: LineCompleted) -> Content:
     return line.response
 
 
-async def _read_run(blobs: Blobs, run: _Run) -> AsyncIterator[Exchange]:
+async def _read_run(blobs: Blobs, run: _Run) -> list[Exchange]:
     if any(_size(one) > MAX_READ for one in (_request(run.lines[0]), _response(run.lines[0]))):
-        yield Exchange(run.lines[0], failure="too_large")
-        return
+        return [Exchange(run.lines[0], failure="too_large")]
     try:
         requests, responses = await _read_sides(blobs, run)
     except BlobMissing:
-        for line in run.lines:
-            yield Exchange(line, failure="blob_missing")
+        return [Exchange(line, failure="blob_missing") for line in run.lines]
     except BlobCorrupt:
-        async for exchange in _read_around(blobs, run):
-            yield exchange
-    else:
-        for line, request, response in zip(run.lines, requests, responses, strict=True):
-            yield Exchange(line, request, response)
+        return await _read_around(blobs, run)
+    return list(map(Exchange, run.lines, requests, responses))
 
 
-async def _read_around(blobs: Blobs, run: _Run) -> AsyncIterator[Exchange]:
+async def _read_around(blobs: Blobs, run: _Run) -> list[Exchange]:
     """Halve a run until the damage is alone, so that it costs no line its score but those it hit."""
     if len(run.lines) == 1:
-        yield Exchange(run.lines[0], failure="blob_corrupt")
-        return
+        return [Exchange(run.lines[0], failure="blob_corrupt")]
     middle = len(run.lines) // 2
+    exchanges: list[Exchange] = []
     for half in (run.lines[:middle], run.lines[middle:]):
-        async for exchange in read_exchanges(blobs, half):
-            yield exchange
+        for part in _runs(half):
+            exchanges += await _read_run(blobs, part)
+    return exchanges
 
 
 async def _read_sides(blobs: Blobs, run: _Run) -> tuple[list[Body | None], list[Body]]:

@@ -39,8 +39,11 @@ def _samples_repeat(text: str) -> bool:
     only samples that do not. Cutting every answer into words was four fifths of what scoring costs.
     """
     step = max(1, len(text) // _SAMPLES)
-    places = range(step // 2, len(text) - _SAMPLE + 1, step)
-    return any(text.find(text[at : at + _SAMPLE], at + 1) >= 0 for at in places)
+    find = text.find
+    for at in range(step // 2, len(text) - _SAMPLE + 1, step):
+        if find(text[at : at + _SAMPLE], at + 1) >= 0:
+            return True
+    return False
 
 
 def _lines_repeat(text: str) -> bool:

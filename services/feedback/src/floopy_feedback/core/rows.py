@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from floopy_common.domain.line import LineStatus
 from floopy_common.events.lines import LineCompleted
@@ -31,19 +32,30 @@ class RowMaker:
         self._blobs = blobs
         self._scorer = scorer
 
-    async def rows(self, lines: Sequence[LineCompleted]) -> list[Document]:
-        """One row per line. Raises only what says nothing about a line, so trying again can help."""
+    async def rows(self, lines: Sequence[LineCompleted]) -> AsyncGenerator[list[Document], None]:
+        """One row per line, those first that have no score to be had, the others in the order of the lines.
+
+        Raises only what says nothing about a line, so trying again can help.
+        """
         contexts = await self._contexts.get_many({line.batch_id for line in lines})
-        rows: list[Document] = []
+        unscored: list[Document] = []
         chat: list[LineCompleted] = []
         for line in lines:
             row = _unscored(line, contexts)
             if row is None:
                 chat.append(line)
             else:
-                rows.append(row)
+                unscored.append(row)
+        if unscored:
+            yield unscored
+        async with aclosing(read_exchanges(self._blobs, chat)) as runs:
+            async for exchanges in runs:
+                yield await self._scored_run(exchanges)
+
+    async def _scored_run(self, exchanges: Sequence[Exchange]) -> list[Document]:
+        rows: list[Document] = []
         held = 0
-        async for exchange in read_exchanges(self._blobs, chat):
+        for exchange in exchanges:
             rows.append(self._scored(exchange))
             held += size_of(exchange.line)
             if held > _BREATH:
@@ -78,8 +90,9 @@ def _unscored(line: LineCompleted, contexts: Mapping[str, Document]) -> Document
 
 
 def size_of(line: LineCompleted) -> int:
-    """Bytes of the line's bodies."""
-    return line.request.length + (0 if line.response is None else line.response.length)
+    """Bytes of the line's bodies that are read."""
+    answered = 0 if line.response is None else line.response.length
+    return answered if line.request.unconstrained else answered + line.request.length
 
 
 def _error(line: LineCompleted, reason: str) -> Document:
@@ -89,9 +102,6 @@ def _error(line: LineCompleted, reason: str) -> Document:
 
 
 def _row(line: LineCompleted, status: ScoreStatus, score: Score | None = None) -> Document:
-    checks: dict[str, Any] = {}
-    if score is not None:
-        checks = {name: {"ok": ok, "detail": detail} for name, (ok, detail) in score.checks.items()}
     return {
         "_id": line.line_id,
         "org_id": line.org_id,
@@ -102,7 +112,7 @@ def _row(line: LineCompleted, status: ScoreStatus, score: Score | None = None) -
         "status": status.value,
         "scorer_version": SCORER_VERSION,
         "quality": None if score is None else score.quality,
-        "checks": checks,
+        "checks": {} if score is None else score.document,
         "provider": line.provider,
         "model": line.model,
         "completed_at": _as_stored(line.timing.completed_at),

@@ -1,6 +1,8 @@
 """Scores one exchange: every check that applies to it, and what they add up to."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final
 
 import msgspec
 
@@ -14,13 +16,21 @@ from floopy_feedback.core.repetition import check_repetition
 from floopy_feedback.core.schemas import LineSchemas, SchemaCache
 from floopy_feedback.core.tools import check_tools
 
+_KNOWN: Final = 4_096
+"""Verdicts kept: nearly every line shares its own with others, down to the details."""
+_UNCONSTRAINED: Final = Request()
+
 
 @dataclass(frozen=True)
 class Score:
-    """The verdict on a line: that of its worst choice."""
+    """The verdict on a line: that of its worst choice.
+
+    `document` has the checks as rows and events show them. Lines share it: it is never changed.
+    """
 
     quality: float
     checks: Checks
+    document: dict[str, Any] = field(compare=False)
 
 
 class Scorer:
@@ -34,11 +44,20 @@ class Scorer:
 
         Raises Unreadable when a body is not what its endpoint sends.
         """
-        request = Request() if request_body is None else read_request(request_body)
+        request = _UNCONSTRAINED if request_body is None else read_request(request_body)
         schemas = LineSchemas(self._schemas)
         choices = read_response(response_body).choices
+        if len(choices) == 1:
+            return _score_choice(request, choices[0], schemas)
         scores = [_score_choice(request, choice, schemas) for choice in choices]
         return min(scores, key=lambda score: score.quality)
+
+
+@lru_cache(maxsize=_KNOWN)
+def _verdict(checks: tuple[tuple[str, Check], ...]) -> Score:
+    by_name = dict(checks)
+    document = {name: {"ok": ok, "detail": detail} for name, (ok, detail) in checks}
+    return Score(quality(by_name), by_name, document)
 
 
 def _score_choice(request: Request, choice: Choice, schemas: LineSchemas) -> Score:
@@ -54,4 +73,4 @@ def _score_choice(request: Request, choice: Choice, schemas: LineSchemas) -> Sco
     elif text:
         checks["repetition"] = check_repetition(text)
     checks.update(check_tools(request, message, schemas))
-    return Score(quality(checks), checks)
+    return _verdict(tuple(checks.items()))

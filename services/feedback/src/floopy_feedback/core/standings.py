@@ -23,10 +23,11 @@ class StandingKeeper:
         for rollup in await self._standings.pending():
             key = (rollup["org_id"], rollup["provider"], rollup["model"])
             pending.setdefault(key, []).append(rollup)
+        contained: list[Document] = []
         for key, rollups in pending.items():
             if await self._renew(key):
-                for rollup in rollups:
-                    await self._standings.settle(rollup)
+                contained += rollups
+        await self._standings.settle(contained)
         for score in await self._standings.unpublished():
             await self._publish(score)
         return False

@@ -1,18 +1,24 @@
 """Takes deliveries of line events: rows, then events of what is stored, then receipts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Final
 
 from floopy_common.chassis.consumer import LineRecord
 from floopy_common.chassis.loop import in_pieces
 from floopy_common.events.scores import LINE_SCORED, scored_event
-from floopy_common.stores.confirming import PARKED, Confirming, SegmentRun, Wanted, runs_of
+from floopy_common.stores.confirming import PARKED, Confirming, Wanted, overlapped
+from floopy_common.stores.segment_runs import SegmentRun, runs_of
 from floopy_feedback.core.rows import RowMaker, size_of
 from floopy_feedback.metrics import count_rows
 from floopy_feedback.ports import Document, Hit, Rows, Sender
 
-_PART: Final = 16 * 1024 * 1024
-"""Bytes of bodies scored before their rows are stored: whole deliveries, unless their lines are large."""
+_PART: Final = 1_000
+"""Rows stored together while the next are made."""
+_PART_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of bodies scored before their rows are stored: a part is small when its lines are large."""
+
+_Part = list[tuple[Wanted, Document]]
 
 
 class LineScorer:
@@ -31,53 +37,51 @@ class LineScorer:
         """Return once every line has its row and its event, and every complete segment its receipt."""
         runs = runs_of(records)
         wanted = await self._confirming.wanted(runs)
-        events: dict[str, bytes] = {}
-        for part in _parts(wanted):
-            rows = await self._rows(part)
-            stored = await self._confirming.store(rows)
-            async for piece in in_pieces(rows):
-                events.update((row["_id"], scored_event(row)) for _, row in piece if row["_id"] in stored)
-        await self._publish(runs, events)
+        told: set[str] = set()
+
+        async def store(part: _Part) -> None:
+            stored = await self._confirming.store(part)
+            await self._tell([(one.record, row) for one, row in part if row["_id"] in stored])
+            told.update(stored)
+
+        async with aclosing(self._parts(wanted)) as parts:
+            await overlapped(parts, store)
+        await self._tell_others(runs, told)
         self._hit("feedback.after_scored_events")
         await self._confirming.confirm(runs)
 
-    async def _rows(self, wanted: Sequence[Wanted]) -> list[tuple[Wanted, Document]]:
-        by_line = {one.record.line.line_id: one for one in wanted}
-        rows = await self._make.rows([one.record.line for one in wanted])
-        count_rows(rows)
-        return [(by_line[row["_id"]], row) for row in rows]
+    async def _parts(self, wanted: Sequence[Wanted]) -> AsyncGenerator[_Part, None]:
+        """Rows to store together, few when their lines are large.
 
-    async def _publish(self, runs: Sequence[SegmentRun], events: dict[str, bytes]) -> None:
-        """An event for each delivered line as its row says, on the partition the line came from.
-
-        `events` has those of rows that have just been stored; the other rows are read.
+        What is stored stays: a delivery that takes longer than the broker waits for would else never end.
         """
-        for run in runs:
-            others = run.records.keys() - events.keys()
-            for row in await self._stored.rows(others):
-                if row["status"] != PARKED:
-                    events[row["_id"]] = scored_event(row)
+        by_line = {one.record.line.line_id: one for one in wanted}
+        part: _Part = []
+        held = 0
+        async with aclosing(self._make.rows([one.record.line for one in wanted])) as made:
+            async for rows in made:
+                count_rows(rows)
+                with_lines = [(by_line[row["_id"]], row) for row in rows]
+                part += with_lines
+                held += sum(size_of(one.record.line) for one, _ in with_lines)
+                if len(part) >= _PART or held >= _PART_BYTES:
+                    yield part
+                    part, held = [], 0
+        if part:
+            yield part
+
+    async def _tell(self, rows: Sequence[tuple[LineRecord, Document]]) -> None:
+        """An event of each row, on the partition its line came from."""
         told: dict[int, list[tuple[bytes, bytes]]] = {}
-        for run in runs:
-            for line_id, record in run.records.items():
-                if (event := events.get(line_id)) is not None:
-                    told.setdefault(record.record.partition, []).append((line_id.encode(), event))
+        async for piece in in_pieces(rows):
+            for record, row in piece:
+                event = (row["_id"].encode(), scored_event(row))
+                told.setdefault(record.record.partition, []).append(event)
         for partition, records in told.items():
             await self._sender.send_batch(LINE_SCORED, partition, records)
 
-
-def _parts(wanted: Sequence[Wanted]) -> Iterator[list[Wanted]]:
-    """Lines to score and store together, few when they are large.
-
-    What is stored stays: a delivery that takes longer than the broker waits for would never end otherwise.
-    """
-    part: list[Wanted] = []
-    held = 0
-    for one in wanted:
-        part.append(one)
-        held += size_of(one.record.line)
-        if held >= _PART:
-            yield part
-            part, held = [], 0
-    if part:
-        yield part
+    async def _tell_others(self, runs: Sequence[SegmentRun], told: set[str]) -> None:
+        """The same of the delivered lines whose rows have not just been stored: they are read."""
+        for run in runs:
+            rows = await self._stored.rows(run.records.keys() - told)
+            await self._tell([(run.records[row["_id"]], row) for row in rows if row["status"] != PARKED])
