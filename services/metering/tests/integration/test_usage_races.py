@@ -8,7 +8,9 @@ from floopy_common.chassis.clock import SystemClock
 from floopy_common.chassis.mongo import Document, Mongo
 from floopy_common.domain.ids import new_batch_id, rollup_id
 from floopy_common.domain.segment import Sink
+from floopy_common.domain.settled import Settled
 from floopy_common.events.lines import SegmentRef
+from floopy_common.stores.caps import CapStore
 from floopy_common.stores.ledger import SUM_FIELDS, LedgerStore
 from floopy_common.stores.receipts import Confirmed, ReceiptStore
 from floopy_common.stores.rollups import RollupStore
@@ -71,3 +73,17 @@ async def test_usage_has_every_replayed_line_whoever_writes_it(mongo: Mongo) -> 
     stored = await mongo.collection("usage_batches").find_one({"_id": batch_id})
     assert stored is not None
     assert (usage["lines"], stored["lines"], stored["revision"]) == (200, 200, 2)
+
+
+async def test_reservations_of_a_month_are_settled_together_and_only_once(mongo: Mongo) -> None:
+    caps = CapStore(mongo)
+    for batch_id, lines in (("batch_1", 100), ("batch_2", 50), ("batch_3", 7)):
+        assert await caps.reserve("org_1", batch_id, lines, None, "202611")
+    settled = [Settled("org_1", "batch_1", "202611", 90), Settled("org_1", "batch_2", "202611", 0)]
+
+    await caps.settle_all(settled)
+    await caps.settle_all(settled)
+
+    month = await mongo.collection("caps").find_one({"_id": "org_1:202611"})
+    assert month == {"_id": "org_1:202611", "used": 90, "held": 7, "reserved": {"batch_3": 7}}
+    assert await caps.used("org_1", "202611") == 97
