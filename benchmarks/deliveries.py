@@ -50,6 +50,12 @@ SINKS = {"metering": "usage_ledger", "logging": "requests", "feedback": "scores"
 LINE_BYTES = 1_200
 ANSWER_BYTES = 1_500
 _START_SECONDS = 60.0
+_SELDOM = 0.1
+"""Seconds between two counts of receipts: asking is work for the very processes that are measured."""
+_STANDSTILL = 120.0
+"""Seconds after which Kafka takes a sink for dead, which only stands still while events are produced."""
+_STANDSTILL_EMBEDDED = 20.0
+"""The same of the embedded broker, which lets who joins a group wait for half of it."""
 _PREVIEW = 200
 _NOW = datetime(2026, 11, 25, 12, 30, tzinfo=UTC)
 
@@ -90,12 +96,11 @@ async def running_backends() -> AsyncIterator[Backends]:
             servers = await stack.enter_async_context(broker.backend)
             idempotent = broker.idempotent
             pids = {"mongod": mongod.process.pid, "broker": broker.backend.process.pid}
-        # nobody is taken for dead who only stands still while events are produced
         kafka = KafkaSettings(
             bootstrap_servers=servers,
             topic_prefix=f"bench-{uuid.uuid4().hex[:8]}.",
             idempotent=idempotent,
-            session_timeout=120.0,
+            session_timeout=_STANDSTILL if idempotent else _STANDSTILL_EMBEDDED,
         )
         rows = creation_list(kafka.topic_prefix, kafka.partitions, kafka.max_message_bytes)
         await create_topics(servers, [TopicSpec(name, count, config) for name, count, config in rows])
@@ -153,6 +158,7 @@ class Bed:
                 body = answer(number, ANSWER_BYTES)
                 responses.append((answered.length + len(head), len(body), _preview(body)))
                 await answered.write(head + body + b'},"error":null}\n')
+        await self._written_out()
         segments = []
         for no in range(count):
             first = no * segment_lines + 1
@@ -174,6 +180,11 @@ class Bed:
             )
         return Delivery(batch_id, lines, segments)
 
+    async def _written_out(self) -> None:
+        """Return once mongod has no bodies left to write to disk: that is not the sinks' work."""
+        with MongoClient[dict[str, Any]](self.backends.mongo_uri) as client:
+            await asyncio.to_thread(client.admin.command, "fsync")
+
     async def send(self, delivery: Delivery) -> None:
         """Produce every event, as the reconciler does: a segment goes to one partition, in order."""
         kafka = self.backends.kafka
@@ -193,7 +204,7 @@ class Bed:
                 found = await asyncio.to_thread(receipts.count_documents, {"batch_id": delivery.batch_id})
                 return bool(found >= wanted)
 
-            await until(there, 600, f"{wanted} receipts")
+            await until(there, 600, f"{wanted} receipts", _SELDOM)
 
     async def check(self, delivery: Delivery) -> None:
         """RuntimeError unless there is one whole row of each line in each collection."""

@@ -8,7 +8,7 @@ import time
 
 from benchmarks.deliveries import SINKS, Bed, Delivery, running_backends, running_sinks
 from benchmarks.harness import Options, Outcome
-from benchmarks.lag import lags, percentiles
+from benchmarks.lag import Buckets, lags, percentiles
 from benchmarks.raw import rows_rate
 from benchmarks.system import Usage, watching
 
@@ -21,8 +21,7 @@ async def run(options: Options) -> Outcome:
         await one_pass(bed, await bed.prepare(min(lines, 4_000), segment // 5, "warm"))
         for number in range(1, options.rounds + 1):
             delivery = await bed.prepare(lines, segment, f"r{number}")
-            before = await lags(bed.ports)
-            seconds, usage = await one_pass(bed, delivery)
+            seconds, usage, before = await one_pass(bed, delivery)
             lag = percentiles(before, await lags(bed.ports))
             await bed.check(delivery)
             names = [SINKS[sink] for sink in bed.sinks]
@@ -36,15 +35,19 @@ async def run(options: Options) -> Outcome:
     return outcome
 
 
-async def one_pass(bed: Bed, delivery: Delivery) -> tuple[float, dict[str, Usage]]:
-    """Seconds from the first fetch to the last receipt, and what every process used meanwhile."""
+async def one_pass(bed: Bed, delivery: Delivery) -> tuple[float, dict[str, Usage], dict[str, Buckets]]:
+    """Seconds from the first fetch to the last receipt, and what every process used meanwhile.
+
+    With how late the sinks' loops had been by then: by all the time they stood still.
+    """
     with bed.stopped():
         await bed.send(delivery)
     async with watching(bed.pids) as usage:
         started = time.monotonic()
+        before = await lags(bed.ports)
         await bed.confirmed(delivery)
         seconds = time.monotonic() - started
-    return seconds, usage
+    return seconds, usage, before
 
 
 def describe(outcome: Outcome, usage: dict[str, Usage], lines: int) -> None:
