@@ -122,6 +122,17 @@ async def test_a_broker_that_is_away_is_no_reason_not_to_start() -> None:
             await producer.send("batch.created", b"k", b"v")
 
 
+async def test_no_batch_is_larger_than_the_largest_message(kafka_bootstrap: str) -> None:
+    most = 65_536
+    settings = KafkaSettings(
+        bootstrap_servers=kafka_bootstrap, topic_prefix=f"{uuid.uuid4().hex}.", max_message_bytes=most
+    )
+    await _create_topic(settings, {"max.message.bytes": str(most)})
+    records = [(b"k", b"x" * 1_000)] * 500
+    async with open_producer(settings) as producer:
+        assert await producer.send_batch(TOPIC, 0, records) == (0, 499)
+
+
 async def test_a_topic_smaller_than_the_setting_does_not_break_later_sends(kafka_bootstrap: str) -> None:
     settings = KafkaSettings(
         bootstrap_servers=kafka_bootstrap, topic_prefix=f"{uuid.uuid4().hex}.", send_timeout=10.0

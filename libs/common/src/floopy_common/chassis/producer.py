@@ -47,21 +47,26 @@ class _Generation:
 
     def __init__(self, client: AIOKafkaProducer) -> None:
         self.client = client
-        self.retired = asyncio.Event()
+        self._retired: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def retire(self) -> None:
+        """Once or more."""
+        if not self._retired.done():
+            self._retired.set_result(None)
 
     async def wait(self, work: Awaitable[_T], timeout: float) -> _T:
         """The result of `work`; NotSent after `timeout` seconds or when this producer is given up first."""
         task = asyncio.ensure_future(work)
         # a result nobody waits for any more must not be reported as a forgotten exception
         task.add_done_callback(_collect)
-        retired = asyncio.create_task(self.retired.wait())
         try:
-            await asyncio.wait({task, retired}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                raise NotSent("given up" if retired.done() else f"no answer within {timeout} s")
+                either: set[asyncio.Future[Any]] = {task, self._retired}
+                await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise NotSent("given up" if self._retired.done() else f"no answer within {timeout} s")
             return task.result()
         finally:
-            retired.cancel()
             # an acknowledgement is not ours to cancel: aiokafka would trip over it when it retries
             if task is not work:
                 task.cancel()
@@ -179,7 +184,7 @@ class Producer:
         return _Generation(client)
 
     def _retire(self, generation: _Generation) -> None:
-        generation.retired.set()
+        generation.retire()
         closing = asyncio.create_task(_abandon(generation.client))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
@@ -198,7 +203,8 @@ def _new_client(settings: KafkaSettings) -> AIOKafkaProducer:
         bootstrap_servers=settings.bootstrap_servers,
         acks="all",
         enable_idempotence=settings.idempotent,
-        max_batch_size=_BATCH_BYTES,
+        # a topic measures whole batches by its largest message
+        max_batch_size=min(_BATCH_BYTES, settings.max_message_bytes),
         max_request_size=settings.max_message_bytes,
         request_timeout_ms=int(settings.send_timeout * 1000),
         compression_type=None if settings.compression == "none" else settings.compression,
@@ -206,7 +212,7 @@ def _new_client(settings: KafkaSettings) -> AIOKafkaProducer:
 
 
 def _packed(client: AIOKafkaProducer, records: Sequence[Record]) -> Iterator[Any]:
-    """Closed batches of at most 256 KiB, or of one larger record."""
+    """Closed batches of at most `_BATCH_BYTES`, or of one larger record."""
     batch = client.create_batch()
     for key, value in records:
         if batch.append(timestamp=None, key=key, value=value, headers=_HEADERS) is None:
