@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from floopy_common.domain.errors import Invalid
 from floopy_common.domain.line import LineAnswer
 from floopy_common.domain.money import Usage
+from floopy_common.providers.openai import result
 from floopy_common.providers.openai.result import MAX_TOKENS, OpenAiResults
 
 RESULTS = OpenAiResults()
@@ -312,6 +313,45 @@ def test_any_bytes_are_an_answer_or_invalid(raw: bytes) -> None:
     for part in (answer.body, answer.error):
         if part is not None:
             json.loads(part.decode())
+
+
+SPELLINGS = [
+    line(CHAT),
+    line({**CHAT, "choices": 5}),
+    line({**CHAT, "choices": [{"message": {"content": ["x"]}}]}),
+    line(CHAT, status=429),
+    line(CHAT, status=204),
+    line(CHAT, more=1),
+    line(CHAT).replace(b": ", b":").replace(b", ", b","),
+    line(CHAT).replace(b'}}, "error"', b'} }, "error"'),
+    line(CHAT).replace(b"req_1", b'req\\"1'),
+    line(CHAT).replace(b"req_1", b"\x01"),
+    line(CHAT).replace("é".encode(), b"\xe9"),
+    line(CHAT).replace("é".encode(), rb"\ud83d"),
+]
+
+
+@given(
+    st.sampled_from(SPELLINGS), st.lists(st.tuples(st.integers(0, 2_000), st.binary(max_size=2)), max_size=2)
+)
+def test_one_look_finds_what_reading_in_full_finds(raw: bytes, changes: list[tuple[int, bytes]]) -> None:
+    for at, put in changes:
+        raw = raw[:at] + put + raw[at + len(put) :]
+
+    key = RESULTS.read_success(raw)
+    plain = result._plain_answer(raw)
+
+    if key is not None:
+        assert (key, True) == (RESULTS.read_key(raw), RESULTS.parse_result(raw).ok)
+    if plain is not None:
+        assert plain == result._answer(result._read(raw))
+
+
+@pytest.mark.parametrize(
+    ("raw", "plain"), list(zip(SPELLINGS, [1, 0, 1, 0, 1, 0, 1, 0, 0, 0, 0, 0], strict=True))
+)
+def test_ordinary_lines_need_one_look(raw: bytes, plain: int) -> None:
+    assert (result._plain_answer(raw) is not None) == plain
 
 
 @given(st.data())

@@ -17,9 +17,10 @@ from floopy_common.domain.index import (
 )
 from floopy_common.providers.openai.result import OpenAiResults
 from floopy_common.providers.port import ProviderStatus
-from floopy_reconciler.core import results as results_module
+from floopy_reconciler.core import result_lines
 from floopy_reconciler.core.look import Look
-from floopy_reconciler.core.results import Expected, Joined, join_results, physical_lines
+from floopy_reconciler.core.result_lines import LineCutter, PhysicalLine
+from floopy_reconciler.core.results import Expected, Joined, ResultScan, join_results
 from floopy_reconciler.core.settle import ended_as, is_whole
 
 NONCE = "0123456789"
@@ -40,22 +41,32 @@ def make_never_run(number: int, code: str = "batch_expired") -> bytes:
     return json.dumps({"custom_id": f"{NONCE}-{number}", "response": None, "error": error}).encode()
 
 
-class Stored(bytes):
-    """Bytes, read as a file is."""
-
-    def read(self, offset: int, length: int) -> bytes:
-        found = self[offset : offset + length]
-        assert len(found) == length
-        return found
-
-
 def as_file(lines: Sequence[bytes], ending: bytes = b"\n") -> bytes:
     return b"".join(line + ending for line in lines)
 
 
-def join(output: bytes, error: bytes = b"", lines: frozenset[int] = LINES, **more: Any) -> Joined:
-    sources = [(SOURCE_OUTPUT, Stored(output)), (SOURCE_ERROR, Stored(error))]
-    return join_results(sources, Expected(NONCE, lines, **more), OpenAiResults())
+def in_blocks(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+def join(
+    output: bytes, error: bytes = b"", lines: frozenset[int] = LINES, *, block: int = 1_000, **more: bool
+) -> Joined:
+    scans = []
+    for source, data in ((SOURCE_OUTPUT, output), (SOURCE_ERROR, error)):
+        scan = ResultScan(source, Expected(NONCE, lines), OpenAiResults())
+        for piece in in_blocks(data, block):
+            scan.feed(piece)
+        assert scan.length == len(data)
+        scans.append(scan)
+    return join_results(scans, **more)
+
+
+def lines_in(data: bytes, block: int) -> list[PhysicalLine]:
+    cutter = LineCutter()
+    found = [line for piece in in_blocks(data, block) for line in cutter.feed(piece)]
+    last = cutter.end()
+    return found if last is None else [*found, last]
 
 
 def bytes_of(joined: Joined, line: int, output: bytes, error: bytes = b"") -> bytes:
@@ -204,7 +215,7 @@ def test_lines_that_never_ran_in_a_finished_batch_may_be_tried_again() -> None:
 
 
 def test_oversized_line_is_found_and_only_referred_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results_module, "MAX_RESULT_LINE", 10_000)
+    monkeypatch.setattr(result_lines, "MAX_RESULT_LINE", 10_000)
     huge = make_line(1, text="x" * 20_000)
     hidden = (
         b'{"pad":"' + b"y" * 9_000 + b'","custom_id":"%b-2","z":"' % NONCE.encode() + b"z" * 9_000 + b'"}'
@@ -242,14 +253,20 @@ def test_physical_lines_are_the_non_blank_lines(data: bytes, block: int, most: i
     expected = [line for line in data.removeprefix(bom).split(b"\n") if len(line) > most or line.strip()]
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(results_module, "_BLOCK", block)
-        patched.setattr(results_module, "MAX_RESULT_LINE", most)
-        found = list(physical_lines(Stored(data)))
+        patched.setattr(result_lines, "MAX_RESULT_LINE", most)
+        found = lines_in(data, block)
 
     assert [data[line.start : line.stop] for line in found] == expected
     assert [line.raw for line in found] == [None if len(line) > most else line for line in expected]
     ends = [data[line.stop : line.stop + 1] == b"\n" for line in found]
     assert [line.closed for line in found] == ends
+
+
+@given(st.lists(st.one_of(GOOD, SPOILT), max_size=9), st.integers(1, 400))
+def test_how_the_bytes_arrive_changes_nothing(lines: list[bytes], block: int) -> None:
+    output = as_file(lines)
+
+    assert join(output, block=block) == join(output, block=len(output) + 1)
 
 
 def make_look(status: ProviderStatus, accounted: int) -> Look:

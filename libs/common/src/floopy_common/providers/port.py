@@ -239,6 +239,13 @@ class TellsModels(Protocol):
 class ResultFormat(Protocol):
     """How one provider writes a line of its results; pure, so always the same."""
 
+    def read_success(self, raw: bytes) -> str | None:
+        """The line's custom_id where one look shows a success, as `parse_result` would find it.
+
+        None of any other line, a success too: whoever asks reads it in full then.
+        """
+        ...
+
     def read_key(self, raw: bytes) -> str | None:
         """The line's custom_id; None when the line cannot be read."""
         ...

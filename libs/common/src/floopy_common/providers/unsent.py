@@ -25,6 +25,10 @@ def unsent_row(status: int, body: bytes) -> bytes:
 class UnsentResults:
     """How those lines are read back."""
 
+    def read_success(self, raw: bytes) -> str | None:
+        """None: only a row that is read says what it is."""
+        return None
+
     def read_key(self, raw: bytes) -> str | None:
         """They have none: an index says which line each belongs to."""
         return None

@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from secrets import token_hex
-from typing import BinaryIO, Self
+from typing import Self
 
 from floopy_common.domain.errors import BlobCorrupt, BlobMissing
 from floopy_common.providers.port import ResultStream, Unavailable
 from floopy_common.stores.blobs import Blob, BlobStore, BlobWriter
 from floopy_reconciler.errors import ResultsTooLarge
 from floopy_reconciler.metrics import DOWNLOAD_SECONDS, DOWNLOADED_BYTES
-from floopy_reconciler.ports import Archived
+from floopy_reconciler.ports import Archived, Feed
 
 _log = logging.getLogger(__name__)
 
@@ -70,9 +70,6 @@ class Download:
             download._publishing = stack.pop_all()
             return download
 
-    def view(self) -> contextlib.AbstractContextManager[Archived]:
-        return viewed(self.path)
-
     async def keep(self) -> str:
         """The file is then found under the blob's id."""
         await self._publishing.aclose()
@@ -106,12 +103,12 @@ class ScratchArchives:
         self._trusted: set[str] = set()
         directory.mkdir(parents=True, exist_ok=True)
 
-    async def receive(self, stream: ResultStream, batch_id: str) -> Download:
+    async def receive(self, stream: ResultStream, batch_id: str, feed: Feed) -> Download:
         """Take a download; Unavailable when its length is not as announced, or ResultsTooLarge."""
         started = time.monotonic()
         download = await Download.begun(self, self._blobs, self._new_part(), batch_id)
         try:
-            size = await self._write(download, stream)
+            size = await self._write(download, stream, feed)
         except BaseException:
             await download.drop()
             raise
@@ -119,8 +116,13 @@ class ScratchArchives:
         DOWNLOAD_SECONDS.observe(time.monotonic() - started)
         return download
 
-    async def _write(self, download: Download, stream: ResultStream) -> int:
+    async def _write(self, download: Download, stream: ResultStream, feed: Feed) -> int:
         size = 0
+
+        def take(block: bytes) -> None:
+            file.write(block)
+            feed(block)
+
         with await asyncio.to_thread(download.path.open, "wb") as file:
             pending: list[bytes] = []
             held = 0
@@ -129,20 +131,23 @@ class ScratchArchives:
                 held += len(chunk)
                 if held >= _PIECE:
                     size, held = size + held, 0
-                    await self._flush(file, download.writer, pending, size)
+                    await self._flush(take, download.writer, pending, size)
             size += held
-            await self._flush(file, download.writer, pending, size)
+            await self._flush(take, download.writer, pending, size)
         if stream.content_length is not None and size != stream.content_length:
             raise Unavailable(f"{size} of {stream.content_length} bytes came")
         return size
 
-    async def _flush(self, file: BinaryIO, writer: BlobWriter, pending: list[bytes], size: int) -> None:
+    async def _flush(self, take: Feed, writer: BlobWriter, pending: list[bytes], size: int) -> None:
         if size > self._max_result:
             raise ResultsTooLarge(f"more than {self._max_result} bytes")
-        await asyncio.to_thread(file.writelines, pending)
-        for chunk in pending:
-            await writer.write(chunk)
+        block = b"".join(pending)
         pending.clear()
+        taking = asyncio.create_task(asyncio.to_thread(take, block))
+        try:
+            await writer.write(block)
+        finally:
+            await taking
 
     async def adopt(self, path: Path, blob_id: str) -> None:
         """From now on the file is the copy of that blob."""

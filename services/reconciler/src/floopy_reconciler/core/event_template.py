@@ -19,9 +19,9 @@ HOLES = (
     *("request_offset", "request_length", "request_preview"),
     *("response_offset", "response_length", "response_preview"),
 )
-"""What fills a template, in order: numbers, and JSON for the rest. `number` is the one in the line's id."""
+"""What fills a template, in order: numbers, and JSON for the rest. `number`: the digits in the line's id."""
 
-_JSON = frozenset({"custom_id", "finish_reason", "flag", "request_preview", "response_preview"})
+_BYTES = frozenset({"number", "custom_id", "finish_reason", "flag", "request_preview", "response_preview"})
 _ANY_NUMBER = 999_999_999
 _HOLE = re.compile(rb"\x00(\w+)\x00")
 """No JSON has a NUL, so nothing that anybody wrote looks like a hole."""
@@ -75,6 +75,4 @@ def _format(encoded: bytes) -> bytes:
 
 
 def _conversion(name: str) -> bytes:
-    if name == "number":
-        return b"%09d"
-    return b"%b" if name in _JSON else b"%d"
+    return b"%b" if name in _BYTES else b"%d"

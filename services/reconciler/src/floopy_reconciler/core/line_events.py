@@ -29,7 +29,8 @@ from floopy_common.events.lines import (
 )
 from floopy_reconciler.core.event_template import template_of
 from floopy_reconciler.core.outcomes import Outcome
-from floopy_reconciler.core.previews import answer_preview, asked_of, is_unconstrained, text_preview
+from floopy_reconciler.core.previews import answer_preview, text_preview
+from floopy_reconciler.core.questions import Question
 from floopy_reconciler.ports import Document
 
 _ROOM = 16 * 1024
@@ -103,16 +104,16 @@ def _completed_at(source: Document, manifest: Document) -> datetime:
 
 
 class Line(msgspec.Struct, gc=False):
-    """One line: `custom_id` is JSON, `asked` the request's body, `asked_at` its offset in the input file."""
+    """One line, its number also as the digits in its id; `asked_at`: its request's offset in the input."""
 
     number: int
-    custom_id: bytes
+    digits: bytes
     group: int
     source: int
+    question: Question
+    asked_at: int
     outcome: Outcome
     cost: Cost
-    asked: bytes
-    asked_at: int
     answered: Place | None
 
 
@@ -136,8 +137,9 @@ class LineEvents:
 
     def _filled(self, line: Line) -> bytes | None:
         """The event out of a template; None for a line that has something out of the ordinary."""
-        number, outcome, cost, asked = line.number, line.outcome, line.cost, line.asked
+        digits, outcome, cost, question = line.digits, line.outcome, line.cost, line.question
         asked_at, answered, usage = line.asked_at, line.answered, outcome.usage
+        asked = len(question.body)
         part = bisect_right(self._starts, asked_at) - 1
         if (
             outcome.status is not LineStatus.SUCCEEDED
@@ -145,16 +147,15 @@ class LineEvents:
             or usage is None
             or usage.cache_write_tokens
             or cost.nano_usd is None
-            or asked_at + len(asked) > self._starts[part + 1]
+            or asked_at + asked > self._starts[part + 1]
         ):
             return None
-        unconstrained, preview = self._read(asked)
-        return self._template(line, part, unconstrained, answered.blob) % (
-            number,
-            number,
-            number,
-            number,
-            line.custom_id,
+        return self._template(line, part, answered.blob) % (
+            digits,
+            digits,
+            digits,
+            line.number,
+            question.custom_id,
             outcome.status_code,
             _json_of(outcome.finish_reason),
             usage.input_tokens,
@@ -165,14 +166,15 @@ class LineEvents:
             cost.nano_usd,
             _json_of(cost.flag),
             self._facts.input_ranges[part]["offset"] + asked_at - self._starts[part],
-            len(asked),
-            preview,
+            asked,
+            self._asked_preview(question),
             answered.offset,
             len(answered.body),
             self._answer_preview(answered, outcome),
         )
 
-    def _template(self, line: Line, part: int, unconstrained: bool, response_blob: str) -> bytes:
+    def _template(self, line: Line, part: int, response_blob: str) -> bytes:
+        unconstrained = line.question.unconstrained
         key = (line.source, line.group, part, unconstrained, response_blob)
         template = self._templates.get(key)
         if template is None:
@@ -205,19 +207,19 @@ class LineEvents:
 
     def _encoded(self, line: Line) -> bytes:
         facts, outcome, answered = self._facts, line.outcome, line.answered
-        inline = self._inline and self._fits(line.asked, answered)
+        inline = self._inline and self._fits(line.question.body, answered)
         data = LineCompleted(
             **self._shared(line),
             line_id=line_id(facts.batch_id, line.number),
             line_no=line.number,
-            custom_id=cast("str", msgspec.Raw(line.custom_id)),
+            custom_id=cast("str", msgspec.Raw(line.question.custom_id)),
             status=outcome.status,
             status_code=outcome.status_code,
             error=outcome.failure,
             finish_reason=outcome.finish_reason,
             usage=None if outcome.usage is None else to_line_usage(outcome.usage),
             cost=LineCost(line.cost.nano_usd, line.cost.flag, facts.price_version),
-            request=self._request(line.asked, line.asked_at, inline),
+            request=self._request(line.question, line.asked_at, inline),
             response=None if answered is None else self._response(answered, outcome, inline),
         )
         time = data.timing.completed_at
@@ -230,12 +232,8 @@ class LineEvents:
         bodies = len(asked) + (0 if answered is None else len(answered.body))
         return bodies + _ROOM <= self._facts.max_event_bytes
 
-    def _read(self, asked: bytes) -> tuple[bool, bytes]:
-        """Whether the request is unconstrained, and its preview, which is JSON, as is an answer's."""
-        if not self._previews:
-            return is_unconstrained(asked), _NULL
-        unconstrained, preview = asked_of(asked)
-        return unconstrained, preview or _NULL
+    def _asked_preview(self, question: Question) -> bytes:
+        return question.preview or _NULL if self._previews else _NULL
 
     def _answer_preview(self, answered: Place, outcome: Outcome) -> bytes:
         if not self._previews:
@@ -244,12 +242,12 @@ class LineEvents:
             return text_preview(outcome.said) or _NULL
         return answer_preview(answered.body) or _NULL
 
-    def _request(self, asked: bytes, asked_at: int, inline: bool) -> Content:
-        first, *rest = self._located(asked_at, len(asked))
-        unconstrained, said = self._read(asked)
-        preview = cast("str", msgspec.Raw(said))
-        body = msgspec.Raw(asked) if inline else _UNSET
-        return Content(first.blob, first.offset, first.length, preview, body, tuple(rest), unconstrained)
+    def _request(self, question: Question, asked_at: int, inline: bool) -> Content:
+        first, *rest = self._located(asked_at, len(question.body))
+        preview = cast("str", msgspec.Raw(self._asked_preview(question)))
+        body = msgspec.Raw(question.body) if inline else _UNSET
+        located = (first.blob, first.offset, first.length)
+        return Content(*located, preview, body, tuple(rest), question.unconstrained)
 
     def _response(self, answered: Place, outcome: Outcome, inline: bool) -> Content:
         preview = cast("str", msgspec.Raw(self._answer_preview(answered, outcome)))

@@ -34,6 +34,7 @@ _STATUS_OF = {
     "batch_cancelled": LineStatus.CANCELLED,
     "request_cancelled": LineStatus.CANCELLED,
 }
+_SUCCEEDED = LineStatus.SUCCEEDED
 _REFUSED_STATUS = 400
 _SERVER_ERROR = 500
 _ANTHROPIC = "anthropic"
@@ -85,18 +86,10 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 def answered(answer: LineAnswer) -> Outcome:
     """The outcome of a line that the provider has spoken of."""
     if answer.ok and answer.body is not None:
+        body, model, usage = readable(answer.body), answer.model, answer.usage
+        end, said = answer.finish_reason, answer.said
         return Outcome(
-            LineStatus.SUCCEEDED,
-            answer.status_code,
-            answer.request_id,
-            readable(answer.body),
-            b"",
-            None,
-            billed=True,
-            model=answer.model,
-            usage=answer.usage,
-            finish_reason=answer.finish_reason,
-            said=answer.said,
+            _SUCCEEDED, answer.status_code, answer.request_id, body, b"", None, True, model, usage, end, said
         )
     if answer.status_code and answer.status_code >= _REFUSED_STATUS:
         body = readable(answer.body or _no_message(answer.status_code))
@@ -138,7 +131,11 @@ def without_answer(error: LineError, *, billed: bool = False) -> Outcome:
 
 def has_answer(choice: Choice) -> bool:
     """Whether the source's archive holds something to be read for the line."""
-    return choice.entry is not None and choice.entry.length > 0 and not choice.entry.flags & FLAG_OVERSIZED
+    return choice.entry is not None and has_bytes(choice.entry)
+
+
+def has_bytes(entry: ResultEntry) -> bool:
+    return entry.length > 0 and not entry.flags & FLAG_OVERSIZED
 
 
 def never_ran(answer: LineAnswer) -> bool:

@@ -90,12 +90,16 @@ def question_preview(body: bytes | msgspec.Raw) -> bytes | None:
 def asked_of(body: bytes) -> tuple[bool, bytes | None]:
     """`is_unconstrained` and `question_preview` of a request, which is read once where that suffices."""
     try:
-        asked = _decode_asked(body)
-        preview = _said_in(asked)
+        return asked_in(body)
     except _UNREADABLE:
         return is_unconstrained(body), question_preview(body)
+
+
+def asked_in(body: bytes) -> tuple[bool, bytes | None]:
+    """The same of a request of the usual shape; raises what msgspec does for any other and for no JSON."""
+    asked = _decode_asked(body)
     constraints = asked.tools or asked.functions or asked.response_format
-    return not (constraints or asked.tool_choice or asked.function_call), preview
+    return not (constraints or asked.tool_choice or asked.function_call), _said_in(asked)
 
 
 def answer_preview(body: bytes) -> bytes | None:

@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import msgspec
 
-from floopy_common.domain.errors import Invalid
-from floopy_common.domain.ids import batch_request_id, line_id
+from floopy_common.domain.ids import line_id
 from floopy_common.domain.index import InputEntry, ResultEntry
 from floopy_common.domain.line import LineAnswer, LineStatus
 from floopy_reconciler.core.line_events import Facts, Line, LineEvents, Place
@@ -20,10 +19,12 @@ from floopy_reconciler.core.outcomes import (
     Outcome,
     answered,
     has_answer,
+    has_bytes,
     never_ran,
     price_of,
     unanswered,
 )
+from floopy_reconciler.core.questions import read_question
 from floopy_reconciler.core.sources import Answers, Choice, choose
 from floopy_reconciler.ports import Archived, Document, Record, ResultFormat
 
@@ -35,18 +36,7 @@ _PIECE_BYTES = 1024 * 1024
 """A piece is a few milliseconds of work: the event loop turns between two."""
 _SCATTERED = 2
 """Times the bytes that are wanted: results further apart are not worth reading what lies between."""
-_BOM = b"\xef\xbb\xbf"
 _TAIL = b'},"error":null}\n'
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-
-
-class _InputLine(msgspec.Struct, gc=False):
-    custom_id: msgspec.Raw
-    body: msgspec.Raw
-
-
-_decode_line = msgspec.json.Decoder(_InputLine).decode
-_decode_text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -80,21 +70,23 @@ class Material:
         Neighbours are read at once, what lies scattered one by one: never much more than is asked for.
         """
         found = [b""] * len(choices)
-        files: dict[tuple[int, int], list[int]] = {}
+        files: dict[tuple[int, int], tuple[list[int], list[ResultEntry]]] = {}
         for at, choice in enumerate(choices):
-            if choice.entry is not None and has_answer(choice):
-                files.setdefault((choice.source, choice.entry.source), []).append(at)
-        for (source, file), places in files.items():
-            entries = [cast("ResultEntry", choices[at].entry) for at in places]
+            entry = choice.entry
+            if entry is not None and has_bytes(entry):
+                places, entries = files.setdefault((choice.source, entry.source), ([], []))
+                places.append(at)
+                entries.append(entry)
+        for (source, file), (places, entries) in files.items():
             for at, raw in zip(places, _read_entries(self.archives[source][file], entries), strict=True):
                 found[at] = raw
         return found
 
 
 def _read_entries(archive: Archived, entries: Sequence[ResultEntry]) -> Iterator[bytes]:
-    start = min(entry.offset for entry in entries)
-    stop = max(entry.offset + entry.length for entry in entries)
-    if stop - start > _SCATTERED * sum(entry.length for entry in entries):
+    start = min([entry.offset for entry in entries])
+    stop = max([entry.offset + entry.length for entry in entries])
+    if stop - start > _SCATTERED * sum([entry.length for entry in entries]):
         return (archive.read(entry.offset, entry.length) for entry in entries)
     block = archive.read(start, stop - start)
     return (block[entry.offset - start : entry.offset - start + entry.length] for entry in entries)
@@ -160,6 +152,7 @@ class Renderer:
     def __init__(self, facts: Facts, sources: Sequence[Document], material: Material, parts: PartIds) -> None:
         self.tally = Tally()
         self._facts = facts
+        self._prefix = line_id(facts.batch_id, 0).encode().removesuffix(b"%09d" % 0)
         self._sources = sources
         self._material = material
         self._parts = parts
@@ -191,39 +184,33 @@ class Renderer:
 
     def _line(self, entry: InputEntry, choice: Choice, raw: bytes, result: bytes) -> Record:
         number, source = entry.line_no, choice.source
-        spelled, custom_id, body, body_at = _read_line(number, raw)
+        question = read_question(number, raw)
         if result:
-            answer, notes = self._material.formats[source].parse_answer(result, body, self._ended[source])
+            read = self._material.formats[source].parse_answer
+            answer, notes = read(result, question.body, self._ended[source])
             if notes:
                 self.tally.notes.update(notes)
             outcome = answered(answer)
         else:
             outcome = unanswered(number, self._sources[source], choice.entry)
-        identity = line_id(self._facts.batch_id, number)
-        place = self._write(identity, spelled, outcome)
+        digits = b"%09d" % number
+        identity = self._prefix + digits
+        place = self._write(identity, question.spelled, outcome)
         model, rates = self._facts.models[entry.group]
         self.tally.add(outcome)
-        line = Line(
-            number,
-            custom_id,
-            entry.group,
-            source,
-            outcome,
-            price_of(outcome, model, rates),
-            body,
-            entry.offset + body_at,
-            place,
-        )
-        return identity.encode(), self._events.make(line)
+        cost = price_of(outcome, model, rates)
+        asked_at = entry.offset + question.body_at
+        line = Line(number, digits, entry.group, source, question, asked_at, outcome, cost, place)
+        return identity, self._events.make(line)
 
-    def _write(self, identity: str, custom_id: bytes, outcome: Outcome) -> Place | None:
+    def _write(self, identity: bytes, custom_id: bytes, outcome: Outcome) -> Place | None:
         """Add the line to its part; where its response's body came to lie."""
         succeeded = outcome.status is LineStatus.SUCCEEDED
         lines = self._output if succeeded else self._error
-        public_id = batch_request_id(identity).encode()
+        public_id = _digest_of(identity)
         body = outcome.body
         if body is None or outcome.status_code is None:
-            line = b'{"id":"%b","custom_id":%b,"response":null,"error":%b}\n' % (
+            line = b'{"id":"batch_req_%b","custom_id":%b,"response":null,"error":%b}\n' % (
                 public_id,
                 custom_id,
                 outcome.error,
@@ -231,7 +218,7 @@ class Renderer:
             lines.append(line)
             self._sizes[succeeded] += len(line)
             return None
-        head = b'{"id":"%b","custom_id":%b,"response":{"status_code":%d,"request_id":%b,"body":' % (
+        head = b'{"id":"batch_req_%b","custom_id":%b,"response":{"status_code":%d,"request_id":%b,"body":' % (
             public_id,
             custom_id,
             outcome.status_code,
@@ -256,29 +243,13 @@ def _cuts(lines: Sequence[InputEntry], choices: Sequence[Choice]) -> Iterator[tu
         yield first, len(lines)
 
 
-def _read_line(number: int, raw: bytes) -> tuple[bytes, bytes, bytes, int]:
-    """The custom_id's JSON as it is spelled and as we spell it, the body's JSON, and where that is."""
-    skip = len(_BOM) if raw.startswith(_BOM) else 0
-    try:
-        line = _decode_line(raw[skip:] if skip else raw)
-        spelled, body = bytes(line.custom_id), bytes(line.body)
-        if not spelled.isascii():
-            spelled.decode()
-        custom_id = _encode(_decode_text(spelled)) if b"\\" in spelled else spelled
-    except _UNREADABLE as error:
-        raise Invalid(f"line {number} of the input cannot be read: {error}") from error
-    at = len(raw) - len(body) - 1
-    if not raw.startswith(body, at):
-        # the same bytes may stand earlier in the line: then they are as good a reference
-        at = raw.find(body, skip)
-    return spelled, custom_id, body, at
+def _digest_of(identity: bytes) -> bytes:
+    return blake2b(identity, digest_size=16).hexdigest().encode()
 
 
-def _request_id(identity: str, said: str | None) -> bytes:
+def _request_id(identity: bytes, said: str | None) -> bytes:
     """The provider's, else one that follows from the line."""
-    if said:
-        return _encode(said)
-    return b'"%b"' % blake2b(b"request:" + identity.encode(), digest_size=16).hexdigest().encode()
+    return _encode(said) if said else b'"%b"' % _digest_of(b"request:" + identity)
 
 
 def manifest_of(batch: Document, sources: Sequence[Document], written_at: object) -> Mapping[str, object]:

@@ -1,23 +1,17 @@
 """Joins a provider's results back to the lines of a shard, whatever is wrong with them."""
 
 import re
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import msgspec
 
 from floopy_common.domain.errors import Invalid
 from floopy_common.domain.index import FLAG_OK, FLAG_OVERSIZED, FLAG_RETRYABLE, ResultEntry
 from floopy_common.domain.line import LineAnswer
-from floopy_reconciler.ports import Archived, ResultFormat
+from floopy_reconciler.core.result_lines import LineCutter, PhysicalLine
+from floopy_reconciler.ports import ResultFormat
 
-MAX_RESULT_LINE = 16 * 1024 * 1024
-"""A longer result could not be returned as a line of an output file nor kept in one document."""
-_KEY_WINDOW = 4096
-"""Where an oversized line shows its custom_id: at its beginning or at its end, never in its middle."""
-_BLOCK = 1024 * 1024
-_BOM = b"\xef\xbb\xbf"
 _NEVER_RUN = frozenset({"batch_expired", "batch_cancelled", "request_cancelled"})
 
 
@@ -27,8 +21,6 @@ class Expected:
 
     nonce: str
     lines: Set[int]
-    keep_never_run: bool = True
-    """False: what the provider never ran is left to the shard's own ending to explain."""
 
 
 @dataclass
@@ -63,82 +55,100 @@ class Joined:
         return sorted(line for line, entry in self.entries.items() if entry.flags & FLAG_RETRYABLE)
 
 
-class PhysicalLine(NamedTuple):
-    """From `start` to `stop`; `closed`: its end is there. `raw` is None of an oversized line."""
-
-    start: int
-    stop: int
-    closed: bool
-    raw: bytes | None
-
-
 class _Unreadable(Exception):  # noqa: N818 - says what happened
     """A result line without a custom_id or an answer."""
 
 
-def join_results(
-    sources: Sequence[tuple[int, Archived]], expected: Expected, result_format: ResultFormat
-) -> Joined:
-    """Read every source once, in order; memory grows with the number of lines, not with their bytes."""
+class ResultScan:
+    """Reads one file of results as it arrives; memory grows with the number of lines, not with their bytes.
+
+    `length` in bytes; `entries` in the file's order; `unknown` counts lines of somebody else's batch.
+    """
+
+    def __init__(self, source: int, expected: Expected, result_format: ResultFormat) -> None:
+        self.source = source
+        self.length = 0
+        self.entries: list[ResultEntry] = []
+        self.never_run: set[int] = set()
+        """Places in `entries` of lines the provider lists only to say that it did not get to them."""
+        self.unknown = 0
+        self.malformed = 0
+        self.truncated = False
+        self._expected = expected
+        self._format = result_format
+        self._lines = LineCutter()
+
+    def feed(self, block: bytes) -> None:
+        """The file's next bytes."""
+        self.length += len(block)
+        for line in self._lines.feed(block):
+            self._take(line)
+
+    def end(self) -> None:
+        """There are no more bytes; once."""
+        line = self._lines.end()
+        if line is not None:
+            self._take(line)
+
+    def _take(self, line: PhysicalLine) -> None:
+        try:
+            entry = self._read(line)
+        except _Unreadable:
+            self.malformed += line.closed
+            self.truncated = not line.closed
+            return
+        if entry is None:
+            self.unknown += 1
+        else:
+            self.entries.append(entry)
+
+    def _read(self, line: PhysicalLine) -> ResultEntry | None:
+        """The line's entry; None for a foreign line."""
+        raw = line.raw
+        if raw is None:
+            number, flags = _find_key(line.edges, self._expected), FLAG_OVERSIZED
+        elif (key := self._format.read_success(raw)) is not None:
+            number, flags = _line_of(key, self._expected), FLAG_OK
+        else:
+            return self._read_in_full(line.start, raw)
+        if number is None:
+            return None
+        return ResultEntry(number, line.start, line.stop - line.start, self.source, flags)
+
+    def _read_in_full(self, start: int, raw: bytes) -> ResultEntry | None:
+        key = self._format.read_key(raw)
+        if key is None:
+            raise _Unreadable
+        number = _line_of(key, self._expected)
+        if number is None:
+            return None
+        try:
+            answer = self._format.parse_result(raw)
+        except Invalid as error:
+            raise _Unreadable from error
+        if _never_ran(answer):
+            self.never_run.add(len(self.entries))
+        flags = FLAG_OK if answer.ok else FLAG_RETRYABLE if answer.retryable else 0
+        return ResultEntry(number, start, len(raw), self.source, flags)
+
+
+def join_results(scans: Iterable[ResultScan], *, keep_never_run: bool = True) -> Joined:
+    """What the files, fed to their ends and in order of precedence, say of the lines.
+
+    Without `keep_never_run` what the provider never ran is left to the shard's own ending to explain.
+    """
     joined = Joined()
     left_out: set[int] = set()
-    for source, data in sources:
-        for line in physical_lines(data):
-            try:
-                entry = _read_line(data, line, source, expected, result_format)
-            except _Unreadable:
-                if line.closed:
-                    joined.quarantined.malformed += 1
-                    joined.present += 1
-                else:
-                    joined.truncated = True
-                continue
-            _admit(joined, entry, left_out)
+    for scan in scans:
+        scan.end()
+        joined.quarantined.unknown += scan.unknown
+        joined.quarantined.malformed += scan.malformed
+        joined.present += scan.malformed
+        joined.truncated = joined.truncated or scan.truncated
+        dropped: Set[int] = frozenset() if keep_never_run else scan.never_run
+        for place, entry in enumerate(scan.entries):
+            _admit(joined, entry._replace(length=0) if place in dropped else entry, left_out)
     return joined
-
-
-def physical_lines(data: Archived) -> Iterator[PhysicalLine]:
-    """Every line that is not blank; only `\\n` ends a line. In memory are one line and one block."""
-    size = len(data)
-    start = len(_BOM) if size >= len(_BOM) and data.read(0, len(_BOM)) == _BOM else 0
-    head, dropped = b"", 0  # the line whose end has not come yet: its bytes, or how many there were
-    for at in range(start, size, _BLOCK):
-        *closed, rest = data.read(at, min(_BLOCK, size - at)).split(b"\n")
-        for line in closed:
-            stop = start + dropped + len(head) + len(line)
-            raw = None if stop - start > MAX_RESULT_LINE else head + line
-            if raw is None or raw.strip():
-                yield PhysicalLine(start, stop, True, raw)
-            start, head, dropped = stop + 1, b"", 0
-        head += rest
-        if dropped or len(head) > MAX_RESULT_LINE:
-            head, dropped = b"", dropped + len(head)
-    if dropped or head.strip():
-        yield PhysicalLine(start, size, False, None if dropped else head)
-
-
-def _read_line(
-    data: Archived, line: PhysicalLine, source: int, expected: Expected, result_format: ResultFormat
-) -> ResultEntry | None:
-    """The line's entry; None for a foreign line. An entry with `length` 0 is a line that never ran."""
-    start, stop, _, raw = line
-    if raw is None:
-        number = _find_key(data, start, stop, expected)
-        return None if number is None else ResultEntry(number, start, stop - start, source, FLAG_OVERSIZED)
-    key = result_format.read_key(raw)
-    if key is None:
-        raise _Unreadable
-    number = _line_of(key, expected)
-    if number is None:
-        return None
-    try:
-        answer = result_format.parse_result(raw)
-    except Invalid as error:
-        raise _Unreadable from error
-    if not expected.keep_never_run and _never_ran(answer):
-        return ResultEntry(number, start, 0, source, 0)
-    flags = FLAG_OK if answer.ok else FLAG_RETRYABLE if answer.retryable else 0
-    return ResultEntry(number, start, stop - start, source, flags)
 
 
 def _line_of(key: str, expected: Expected) -> int | None:
@@ -149,12 +159,12 @@ def _line_of(key: str, expected: Expected) -> int | None:
     return number if number in expected.lines and str(number) == digits else None
 
 
-def _find_key(data: Archived, start: int, stop: int, expected: Expected) -> int | None:
+def _find_key(edges: Iterable[bytes], expected: Expected) -> int | None:
     pattern = re.compile(rb'"custom_id"\s*:\s*"(%b-[0-9]{1,10})"' % re.escape(expected.nonce.encode()))
-    for at in (start, stop - _KEY_WINDOW):
-        found = pattern.search(data.read(at, _KEY_WINDOW))
+    for edge in edges:
+        found = pattern.search(edge)
         if found is not None:
-            return _line_of(found.group(1).decode(), expected)
+            return _line_of(found[1].decode(), expected)
     return None
 
 
@@ -174,11 +184,11 @@ def _never_ran(answer: LineAnswer) -> bool:
         return False
 
 
-def _admit(joined: Joined, entry: ResultEntry | None, left_out: set[int]) -> None:
-    """The first answer to a line is kept, unless a later file has a success where the first has none."""
-    if entry is None:
-        joined.quarantined.unknown += 1
-        return
+def _admit(joined: Joined, entry: ResultEntry, left_out: set[int]) -> None:
+    """The first answer to a line is kept, unless a later file has a success where the first has none.
+
+    An entry of no length is a line that is there but has no answer.
+    """
     kept = joined.entries.get(entry.line_no)
     if kept is not None or entry.line_no in left_out:
         joined.quarantined.duplicate += 1

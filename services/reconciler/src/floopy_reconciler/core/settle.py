@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 
 from floopy_common.domain.index import FLAG_OK, SOURCE_ERROR, SOURCE_OUTPUT, pack_result
@@ -13,7 +13,7 @@ from floopy_reconciler.core.lines import lines_of
 from floopy_reconciler.core.look import Look
 from floopy_reconciler.core.quarantine import pause_for
 from floopy_reconciler.core.refuse import Refuser
-from floopy_reconciler.core.results import Expected, Joined, join_results
+from floopy_reconciler.core.results import Expected, Joined, ResultScan, join_results
 from floopy_reconciler.core.retry import OWN_WINDOWS, RetryPolicy, out_of_its_own_time, retry_shard
 from floopy_reconciler.errors import ResultsTooLarge
 from floopy_reconciler.ports import (
@@ -58,18 +58,18 @@ class Patience:
 
 @dataclass
 class _Results:
-    """Downloads by source; `gone`: a file that the provider named cannot be had."""
+    """Downloads by source, and what they say; `gone`: a file that the provider named cannot be had."""
 
     received: dict[int, Received] = field(default_factory=dict)
+    scans: dict[int, ResultScan] = field(default_factory=dict)
     gone: bool = False
 
 
 @dataclass(frozen=True)
 class _Read:
-    """What the downloads say; `sizes` in bytes, by source."""
+    """What the downloads say, and the numbers of the lines they should speak of."""
 
     joined: Joined
-    sizes: dict[int, int]
     lines: Sequence[int]
 
 
@@ -136,10 +136,12 @@ class Settler:
 
     async def _collect(self, hold: Hold, look: Look, provider: BatchProvider) -> None:
         try:
+
             async with AsyncExitStack() as downloads:
-                results = await self._fetch(look, provider, hold.shard["batch_id"], downloads)
+                lines = await self._lines_of(hold.shard)
+                results = await self._fetch(look, provider, hold.shard, lines, downloads)
                 self._hit("settle.after_download")
-                await self._judge(hold, look, results)
+                await self._judge(hold, look, results, lines)
         except ProviderError as error:
             _log.warning(
                 "results did not come through",
@@ -150,19 +152,39 @@ class Settler:
             await hold.let_go(0)
             raise
 
+    async def _lines_of(self, shard: Document) -> Sequence[int]:
+        batch = await self._planned(shard)
+        packed = await self._lines.read(
+            batch["plan"]["index_blob"], batch["_id"], shard["plan_id"], shard["segments"]
+        )
+        return await asyncio.to_thread(lines_of, shard, packed)
+
+    async def _planned(self, shard: Document) -> Document:
+        batch = await self._batches.get(shard["batch_id"])
+        if batch is None or batch.get("plan") is None:
+            raise LookupError(f"shard {shard['_id']} belongs to no planned batch")
+        return batch
+
     async def _fetch(
-        self, look: Look, provider: BatchProvider, batch_id: str, downloads: AsyncExitStack
+        self,
+        look: Look,
+        provider: BatchProvider,
+        shard: Document,
+        lines: Sequence[int],
+        downloads: AsyncExitStack,
     ) -> _Results:
-        results = _Results()
+        """Everything is read while it arrives: there is no second pass over what may be large."""
+        results, expected = _Results(), Expected(nonce_of(shard), frozenset(lines))
         for source, name in _SOURCES:
             file_id = look.files.get(name)
             if file_id is None:
                 continue
             try:
+                scan = ResultScan(source, expected, self._formats(shard["provider"]))
                 async with provider.open_result(file_id) as stream:
-                    received = await self._archives.receive(stream, batch_id)
+                    received = await self._archives.receive(stream, shard["batch_id"], scan.feed)
                 downloads.push_async_callback(received.drop)
-                results.received[source] = received
+                results.received[source], results.scans[source] = received, scan
             except (NotFound, ResultsTooLarge) as error:
                 results.gone = True
                 _log.error(
@@ -171,12 +193,14 @@ class Settler:
                 )
         return results
 
-    async def _judge(self, hold: Hold, look: Look, results: _Results) -> None:
+    async def _judge(self, hold: Hold, look: Look, results: _Results, lines: Sequence[int]) -> None:
         shard = hold.shard
-        batch = await self._batches.get(shard["batch_id"])
-        if batch is None or batch.get("plan") is None:
-            raise LookupError(f"shard {shard['_id']} belongs to no planned batch")
-        read = await self._read(batch, shard, look, results)
+        batch = await self._planned(shard)  # as it is now: its end may have been decided meanwhile
+        keep_never_run = look.status is ProviderStatus.COMPLETED or out_of_its_own_time(batch, shard, look)
+        scans = results.scans.values()
+        joined = await asyncio.to_thread(join_results, scans, keep_never_run=keep_never_run)
+        read = _Read(joined, lines)
+
         whole = is_whole(look, read.joined, len(read.lines))
         downloads = shard.get("downloads") or 0
         if read.joined.all_foreign:
@@ -196,36 +220,19 @@ class Settler:
         """How often results that are not whole are worth fetching."""
         return self._patience.for_lines if results.received and not results.gone else self._patience.for_files
 
-    async def _read(self, batch: Document, shard: Document, look: Look, results: _Results) -> _Read:
-        packed = await self._lines.read(
-            batch["plan"]["index_blob"], batch["_id"], shard["plan_id"], shard["segments"]
-        )
-        keep_never_run = look.status is ProviderStatus.COMPLETED or out_of_its_own_time(batch, shard, look)
-        return await asyncio.to_thread(self._join, results, shard, packed, keep_never_run)
-
-    def _join(self, results: _Results, shard: Document, packed: bytes, keep_never_run: bool) -> _Read:
-        """Reads every byte, so it runs beside the event loop."""
-        lines = lines_of(shard, packed)
-        expected = Expected(nonce_of(shard), frozenset(lines), keep_never_run=keep_never_run)
-        with ExitStack() as open_files:
-            sources = [
-                (source, open_files.enter_context(received.view()))
-                for source, received in results.received.items()
-            ]
-            joined = join_results(sources, expected, self._formats(shard["provider"]))
-            return _Read(joined, {source: len(data) for source, data in sources}, lines)
-
     async def _keep(
         self, hold: Hold, batch: Document, results: _Results, read: _Read, ended: ShardEnd
     ) -> None:
-        archive = await self._archive(batch["_id"], results.received, read)
+        archive = await self._archive(batch["_id"], results, read.joined)
         self._hit("settle.after_archive")
+
         retried = await self._try_again(batch, hold.shard, read)
         if retried and ended is ShardEnd.EXPIRED and hold.shard["provider"] in OWN_WINDOWS:
             # what there was no time for waits for the retry shard, whose ending explains it
             ended = ShardEnd.FINISHED
         await hold.settle(archive, ended)
         self._hit("settle.after_settle")
+
         self._reports.settled(ended)
         for kind, number in asdict(read.joined.quarantined).items():
             self._reports.quarantined(kind, number)
@@ -237,22 +244,23 @@ class Settler:
             )
             self._reports.quarantined("missing", missing)
 
-    async def _archive(self, batch_id: str, received: Mapping[int, Received], read: _Read) -> Document | None:
-        if not received:
+    async def _archive(self, batch_id: str, results: _Results, joined: Joined) -> Document | None:
+        if not results.received:
             return None
         kept: Document = {"output": None, "error": None}
         for source, name in _SOURCES:
-            if read.sizes.get(source):
-                blob = await received[source].keep()
-                kept[name] = {"blob": blob, "length": read.sizes[source]}
-        packed, succeeded = await asyncio.to_thread(_index_of, read.joined)
+            scan = results.scans.get(source)
+            if scan is not None and scan.length:
+                blob = await results.received[source].keep()
+                kept[name] = {"blob": blob, "length": scan.length}
+        packed, succeeded = await asyncio.to_thread(_index_of, joined)
         index = await self._archives.keep_index(packed, batch_id)
         return {
             "index_blob": index,
             **kept,
-            "lines": len(read.joined.entries),
+            "lines": len(joined.entries),
             "succeeded": succeeded,
-            "quarantined": asdict(read.joined.quarantined),
+            "quarantined": asdict(joined.quarantined),
         }
 
     async def _try_again(self, batch: Document, shard: Document, read: _Read) -> bool:

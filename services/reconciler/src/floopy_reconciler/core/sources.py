@@ -2,7 +2,8 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from floopy_common.domain.errors import FloopyError
 from floopy_common.domain.index import FLAG_OK, InputEntry, ResultEntry
@@ -17,7 +18,7 @@ class Uncovered(FloopyError):  # noqa: N818 - says what happened
     """A line that no settled shard covers: its segment was not ready to be written."""
 
 
-class Choice(NamedTuple):
+class Choice(msgspec.Struct, frozen=True, gc=False):
     """`source` speaks for the line, by its entry or, where it has none, by the way it ended."""
 
     source: int

@@ -38,6 +38,7 @@ from floopy_reconciler.ports.segments import (
 from floopy_reconciler.ports.settling import (
     Archived,
     Archives,
+    Feed,
     Hold,
     LineIndexes,
     Received,
@@ -60,6 +61,7 @@ __all__ = [
     "EndedBatches",
     "EndingShards",
     "EventProducer",
+    "Feed",
     "Formats",
     "Hit",
     "Hold",

@@ -1,7 +1,7 @@
 """Collecting and keeping results."""
 
-from collections.abc import Iterable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from floopy_common.domain.shard import ShardEnd
@@ -53,10 +53,6 @@ class Archived(Protocol):
 class Received(Protocol):
     """A download that came through; whoever asked for it drops it in the end."""
 
-    def view(self) -> AbstractContextManager[Archived]:
-        """Its bytes, until it is kept or dropped."""
-        ...
-
     async def keep(self) -> str:
         """Archive the bytes verbatim for the batch; the blob's id, by which they are then known."""
         ...
@@ -66,11 +62,15 @@ class Received(Protocol):
         ...
 
 
+Feed = Callable[[bytes], None]
+"""Gets bytes in their order as they arrive, beside the event loop."""
+
+
 class Archives(Protocol):
     """Provider results on this machine's disk, and for good in blobs."""
 
-    async def receive(self, stream: ResultStream, batch_id: str) -> Received:
-        """Take a download of a batch's results.
+    async def receive(self, stream: ResultStream, batch_id: str, feed: Feed) -> Received:
+        """Take a download of a batch's results; `feed` has seen all of it afterwards.
 
         Raises Unavailable when it is not as long as announced, ResultsTooLarge when it never ends.
         """

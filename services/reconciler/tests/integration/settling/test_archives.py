@@ -26,6 +26,10 @@ def make_stream(*chunks: bytes, length: int | None = None, fails: bool = False) 
     return ResultStream(length, flow())
 
 
+def unread(block: bytes) -> None:
+    """What arrives is not looked at."""
+
+
 @pytest.fixture
 def archives(mongo: Mongo, tmp_path: Path) -> ScratchArchives:
     return ScratchArchives(tmp_path / "scratch", BlobStore(mongo), max_result=8 * MIB, max_total=100 * MIB)
@@ -39,7 +43,9 @@ async def test_download_becomes_a_pinned_blob_and_stays_at_hand(
     archives: ScratchArchives, mongo: Mongo, tmp_path: Path
 ) -> None:
     data = os.urandom(3 * MIB)
-    download = await archives.receive(make_stream(data[:MIB], data[MIB:], length=len(data)), "batch_1")
+    download = await archives.receive(
+        make_stream(data[:MIB], data[MIB:], length=len(data)), "batch_1", unread
+    )
 
     blob_id = await download.keep()
     await download.drop()
@@ -57,7 +63,7 @@ async def test_download_of_another_length_than_announced_is_none(
     archives: ScratchArchives, tmp_path: Path, length: int
 ) -> None:
     with pytest.raises(Unavailable):
-        await archives.receive(make_stream(b"abc", length=length), "batch_1")
+        await archives.receive(make_stream(b"abc", length=length), "batch_1", unread)
 
     assert files(tmp_path) == []
 
@@ -66,7 +72,7 @@ async def test_broken_download_leaves_nothing(
     archives: ScratchArchives, mongo: Mongo, tmp_path: Path
 ) -> None:
     with pytest.raises(Unavailable):
-        await archives.receive(make_stream(b"x" * 3 * MIB, fails=True), "batch_1")
+        await archives.receive(make_stream(b"x" * 3 * MIB, fails=True), "batch_1", unread)
 
     assert files(tmp_path) == []
     assert await mongo.collection("blob_chunks").count({}) == 0
@@ -76,8 +82,8 @@ async def test_what_is_not_kept_leaves_nothing_and_what_is_kept_stays(
     archives: ScratchArchives, mongo: Mongo, tmp_path: Path
 ) -> None:
     data = os.urandom(3 * MIB)
-    unwanted = await archives.receive(make_stream(data), "batch_1")
-    wanted = await archives.receive(make_stream(data), "batch_1")
+    unwanted = await archives.receive(make_stream(data), "batch_1", unread)
+    wanted = await archives.receive(make_stream(data), "batch_1", unread)
     kept = await wanted.keep()
 
     await unwanted.drop()
@@ -90,13 +96,13 @@ async def test_what_is_not_kept_leaves_nothing_and_what_is_kept_stays(
 
 async def test_download_that_never_ends_is_cut_off(archives: ScratchArchives, tmp_path: Path) -> None:
     with pytest.raises(ResultsTooLarge):
-        await archives.receive(make_stream(*[b"x" * MIB] * 10), "batch_1")
+        await archives.receive(make_stream(*[b"x" * MIB] * 10), "batch_1", unread)
 
     assert files(tmp_path) == []
 
 
 async def test_lost_scratch_is_fetched_again(archives: ScratchArchives, tmp_path: Path) -> None:
-    download = await archives.receive(make_stream(b"results\n"), "batch_1")
+    download = await archives.receive(make_stream(b"results\n"), "batch_1", unread)
     blob_id = await download.keep()
     (tmp_path / "scratch" / blob_id).unlink()
 
@@ -109,7 +115,7 @@ async def test_lost_scratch_is_fetched_again(archives: ScratchArchives, tmp_path
 async def test_damaged_scratch_of_another_process_is_not_believed(
     archives: ScratchArchives, mongo: Mongo, tmp_path: Path, damaged: bytes
 ) -> None:
-    download = await archives.receive(make_stream(b"results\n"), "batch_1")
+    download = await archives.receive(make_stream(b"results\n"), "batch_1", unread)
     blob_id = await download.keep()
     (tmp_path / "scratch" / blob_id).write_bytes(damaged)
     restarted = ScratchArchives(tmp_path / "scratch", BlobStore(mongo), max_result=MIB, max_total=MIB)
@@ -125,16 +131,37 @@ async def test_unknown_blob_is_missing(archives: ScratchArchives) -> None:
 
 
 async def test_empty_results_are_empty(archives: ScratchArchives) -> None:
-    download = await archives.receive(make_stream(length=0), "batch_1")
+    download = await archives.receive(make_stream(length=0), "batch_1", unread)
 
-    with download.view() as view:
+    async with archives.open(await download.keep()) as view:
         assert (len(view), view.read(0, 0)) == (0, b"")
 
 
-async def test_what_an_archive_does_not_hold_cannot_be_read(archives: ScratchArchives) -> None:
-    download = await archives.receive(make_stream(b"results\n"), "batch_1")
+async def test_whoever_reads_along_gets_all_bytes_in_their_order(archives: ScratchArchives) -> None:
+    data = os.urandom(5 * MIB + 7)
+    chunks = [data[at : at + 300_000] for at in range(0, len(data), 300_000)]
+    seen: list[bytes] = []
 
-    with download.view() as view:
+    await archives.receive(make_stream(*chunks, length=len(data)), "batch_1", seen.append)
+
+    assert b"".join(seen) == data
+    assert max(len(block) for block in seen) < 2 * MIB
+
+
+async def test_who_cannot_read_along_stops_the_download(archives: ScratchArchives, tmp_path: Path) -> None:
+    def fails(block: bytes) -> None:
+        raise RecursionError
+
+    with pytest.raises(RecursionError):
+        await archives.receive(make_stream(b"x" * 3 * MIB), "batch_1", fails)
+
+    assert files(tmp_path) == []
+
+
+async def test_what_an_archive_does_not_hold_cannot_be_read(archives: ScratchArchives) -> None:
+    download = await archives.receive(make_stream(b"results\n"), "batch_1", unread)
+
+    async with archives.open(await download.keep()) as view:
         assert view.read(3, 5) == b"ults\n"
         with pytest.raises(BlobCorrupt):
             view.read(3, 6)
@@ -144,12 +171,12 @@ async def test_scratch_keeps_to_its_bound_and_what_is_open_stays_readable(
     mongo: Mongo, tmp_path: Path
 ) -> None:
     archives = ScratchArchives(tmp_path / "scratch", BlobStore(mongo), max_result=MIB, max_total=2 * MIB)
-    first = await (await archives.receive(make_stream(b"a" * MIB), "batch_1")).keep()
+    first = await (await archives.receive(make_stream(b"a" * MIB), "batch_1", unread)).keep()
     os.utime(tmp_path / "scratch" / first, (1, 1))
     async with archives.open(first) as view:
         os.utime(tmp_path / "scratch" / first, (1, 1))
         for letter in (b"b", b"c", b"d"):
-            await (await archives.receive(make_stream(letter * MIB), "batch_1")).keep()
+            await (await archives.receive(make_stream(letter * MIB), "batch_1", unread)).keep()
 
         assert first not in files(tmp_path)
         assert sum(path.stat().st_size for path in (tmp_path / "scratch").iterdir()) <= 2 * MIB
@@ -165,7 +192,7 @@ async def test_what_a_dead_process_was_writing_goes(archives: ScratchArchives, t
     fresh = tmp_path / "scratch" / "fresh.part"
     fresh.write_bytes(b"half")
 
-    await (await archives.receive(make_stream(b"x"), "batch_1")).keep()
+    await (await archives.receive(make_stream(b"x"), "batch_1", unread)).keep()
 
     assert not left.exists()
     assert fresh.exists()

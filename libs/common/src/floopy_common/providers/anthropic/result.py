@@ -41,6 +41,10 @@ _NEVER_RAN = {
 class AnthropicResults:
     """How Anthropic writes a line of a batch's results."""
 
+    def read_success(self, raw: bytes) -> str | None:
+        """None: what a message is worth shows only when it is read."""
+        return None
+
     def read_key(self, raw: bytes) -> str | None:
         """The line's custom_id; None when the line cannot be read."""
         try:

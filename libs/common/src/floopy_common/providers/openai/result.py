@@ -1,5 +1,6 @@
 """From a line of OpenAI's results to a line's answer; bodies stay the bytes the provider wrote."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -19,6 +20,14 @@ _STATUS_CODES = range(100, 600)
 _NULL = b"null"
 _NONE = Raw(b"")
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+
+_TEXT = rb"[ !#-\[\]-~]*"
+_PLAIN_HEAD = re.compile(
+    rb'\{"id": ?"%b", ?"custom_id": ?"(%b)", ?"response": ?'
+    rb'\{"status_code": ?(2\d\d), ?"request_id": ?"(%b)", ?"body": ?(?=\{)' % (_TEXT, _TEXT, _TEXT)
+)
+_PLAIN_TAILS = (b'}},"error":null}', b'}}, "error": null}')
+"""What surrounds the body of nearly every result: whatever JSON lies between is the body, all of it."""
 
 Tokens = Annotated[int, Meta(ge=-MAX_TOKENS, le=MAX_TOKENS)]
 """Negative counts are kept: whoever prices them says what is wrong with them."""
@@ -106,10 +115,22 @@ _decode_result = msgspec.json.Decoder(_Result).decode
 _decode_body = msgspec.json.Decoder(_Body).decode
 _decode_said = msgspec.json.Decoder(_SaidBody).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_raw = msgspec.json.Decoder(Raw).decode
 
 
 class OpenAiResults:
     """How OpenAI, and servers that speak its API, write a line of a batch's results."""
+
+    def read_success(self, raw: bytes) -> str | None:
+        """The custom_id of a line that is plainly a success; None of one that has to be read in full."""
+        head = _PLAIN_HEAD.match(raw)
+        if head is None or not raw.endswith(_PLAIN_TAILS):
+            return None
+        try:
+            _decode_raw(raw[head.end() : _body_end(raw)])
+        except _UNREADABLE:
+            return None
+        return head[1].decode()
 
     def read_key(self, raw: bytes) -> str | None:
         """The line's custom_id; None when the line cannot be read."""
@@ -135,9 +156,28 @@ class OpenAiResults:
     def parse_answer(self, raw: bytes, asked: bytes, ended: int) -> tuple[LineAnswer, tuple[str, ...]]:
         """The body is the provider's own, whatever was asked. Raises Invalid when it cannot be read."""
         try:
-            return _answer(_read(raw)), ()
+            return _plain_answer(raw) or _answer(_read(raw)), ()
         except _UNREADABLE as error:
             raise Invalid(f"a result that cannot be read: {error}") from error
+
+
+def _body_end(raw: bytes) -> int:
+    """Seen from the end of a line with a plain tail."""
+    return 1 - len(_PLAIN_TAILS[0] if raw.endswith(_PLAIN_TAILS[0]) else _PLAIN_TAILS[1])
+
+
+def _plain_answer(raw: bytes) -> LineAnswer | None:
+    """The answer in a line that is plainly a success, of which only the body is decoded; None of another."""
+    head = _PLAIN_HEAD.match(raw)
+    if head is None or not raw.endswith(_PLAIN_TAILS) or not (raw.isascii() or valid(raw) is raw):
+        return None
+    body = raw[head.end() : _body_end(raw)]
+    try:
+        said = _decode_said(body)
+    except _UNREADABLE:
+        return None
+    usage, reason, text = _usage(said.usage), _finish_reason(said), _text_of(said)
+    return LineAnswer(int(head[2]), head[3].decode(), body, None, said.model, usage, reason, text)
 
 
 def _read(raw: bytes) -> _Result:
