@@ -136,7 +136,6 @@ class Settler:
 
     async def _collect(self, hold: Hold, look: Look, provider: BatchProvider) -> None:
         try:
-
             async with AsyncExitStack() as downloads:
                 lines = await self._lines_of(hold.shard)
                 results = await self._fetch(look, provider, hold.shard, lines, downloads)
