@@ -52,6 +52,13 @@ async def test_some_events_leave_before_the_rest() -> None:
     assert [count for _, count in log.calls] == [500, 2_500]
 
 
+@pytest.mark.parametrize(("count", "sent"), [(1, [1]), (100, [100]), (101, [51, 50])])
+async def test_few_events_leave_at_once(count: int, sent: list[int]) -> None:
+    log = Log()
+    await Emitter(producer=log, partitions=1, hit=lambda _: None).emit("batch_1", 0, [records(count)])
+    assert [size for _, size in log.calls] == sent
+
+
 async def test_a_failed_send_is_passed_on() -> None:
     class Away:
         async def send_batch(self, *_: object) -> tuple[int, int]:

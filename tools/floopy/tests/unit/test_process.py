@@ -51,6 +51,16 @@ async def test_exited_tells_the_signal(tmp_path) -> None:
     assert child.returncode == -signal.SIGKILL
 
 
+async def test_a_child_can_be_nicer_than_its_parent(tmp_path: Path) -> None:
+    log = tmp_path / "child.log"
+    shows = "import os; print(os.getpriority(os.PRIO_PROCESS, 0), end='')"
+
+    child = ChildProcess.start("child", (sys.executable, "-c", shows), log, {}, niceness=3)
+    await asyncio.wait_for(child.exited(), 20)
+
+    assert int(log.read_text()) == os.getpriority(os.PRIO_PROCESS, 0) + 3
+
+
 async def test_stop_ends_a_stopped_child(tmp_path) -> None:
     child = ChildProcess.start("child", SLEEPS, tmp_path / "child.log", {})
     child.send(signal.SIGSTOP)

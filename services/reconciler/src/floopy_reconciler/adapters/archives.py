@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 _PIECE = 1024 * 1024
 """Written and read at once, off the event loop."""
 _PART = ".part"
+_TRIM_EVERY = 60.0
+"""Seconds between two looks through the directory while its bound is not reached: there may be many files."""
 _ABANDONED = 3_600.0
 """Seconds after which a file that is still being written belongs to a process that died."""
 
@@ -73,7 +75,7 @@ class Download:
     async def keep(self) -> str:
         """The file is then found under the blob's id."""
         await self._publishing.aclose()
-        await self._archives.adopt(self.path, self.writer.blob.id)
+        await self._archives.adopt(self.path, self.writer.blob)
         return self.writer.blob.id
 
     async def drop(self) -> None:
@@ -101,6 +103,8 @@ class ScratchArchives:
         self._max_result = max_result
         self._max_total = max_total
         self._trusted: set[str] = set()
+        self._total = 0
+        self._trim_at = 0.0
         directory.mkdir(parents=True, exist_ok=True)
 
     async def receive(self, stream: ResultStream, batch_id: str, feed: Feed) -> Download:
@@ -149,11 +153,14 @@ class ScratchArchives:
         finally:
             await taking
 
-    async def adopt(self, path: Path, blob_id: str) -> None:
+    async def adopt(self, path: Path, blob: Blob) -> None:
         """From now on the file is the copy of that blob."""
-        await asyncio.to_thread(path.replace, self._directory / blob_id)
-        self._trusted.add(blob_id)
-        await asyncio.to_thread(self._trim)
+        await asyncio.to_thread(path.replace, self._directory / blob.id)
+        self._trusted.add(blob.id)
+        self._total += blob.length
+        if self._total > self._max_total or time.monotonic() >= self._trim_at:
+            self._trim_at = time.monotonic() + _TRIM_EVERY
+            self._total = await asyncio.to_thread(self._trim)
 
     async def keep_index(self, packed: bytes, batch_id: str) -> str:
         return (await self._blobs.put("results", packed, [batch_id])).id
@@ -201,15 +208,18 @@ class ScratchArchives:
                         await asyncio.to_thread(file.write, piece)
             if digest.hexdigest() != blob.sha256:
                 raise BlobCorrupt(f"{blob.id} is not what was stored")
-            await self.adopt(path, blob.id)
+            await self.adopt(path, blob)
         finally:
             path.unlink(missing_ok=True)
 
     def _new_part(self) -> Path:
         return self._directory / f"{token_hex(12)}{_PART}"
 
-    def _trim(self) -> None:
-        """Remove what was used longest ago until the rest fits; whoever has it open keeps reading it."""
+    def _trim(self) -> int:
+        """Remove what was used longest ago until the rest fits; whoever has it open keeps reading it.
+
+        The bytes that are left.
+        """
         found = []
         for entry in self._directory.iterdir():
             with contextlib.suppress(FileNotFoundError):
@@ -224,3 +234,4 @@ class ScratchArchives:
                 entry.unlink(missing_ok=True)
                 self._trusted.discard(entry.name)
                 total -= size
+        return total

@@ -10,6 +10,8 @@ from floopy_reconciler.ports import EventProducer, Hit, Record
 
 _FIRST_SEND = 500
 """Few enough to learn quickly that the broker does not answer."""
+_WHOLE = 100
+"""So few are sent at once: consumers then have them as one delivery, which costs as much as a large one."""
 _BUNDLE_BYTES = 1024 * 1024
 """Rendered anew at once: enough for a send to be worth it, little enough for the event loop to turn."""
 
@@ -46,7 +48,7 @@ class Emitter:
 def _with_a_small_first(bundles: Iterable[Sequence[Record]]) -> Iterator[Sequence[Record]]:
     first = True
     for records in bundles:
-        cut = min(_FIRST_SEND, (len(records) + 1) // 2) if first else 0
+        cut = min(_FIRST_SEND, (len(records) + 1) // 2) if first and len(records) > _WHOLE else 0
         first = False
         if cut:
             yield records[:cut]

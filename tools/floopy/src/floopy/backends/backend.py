@@ -33,6 +33,7 @@ class Program:
     """Returns once the program serves; waits as long as that takes."""
     env: Mapping[str, str] = field(default_factory=dict)
     stop_grace: float = 10.0
+    niceness: int = 0
 
 
 async def until(condition: Callable[[], Awaitable[bool]], interval: float = 0.02) -> None:
@@ -55,7 +56,7 @@ async def accepts_connections(port: int) -> bool:
 
 async def start(program: Program, log: Path, timeout: float) -> ChildProcess:
     """Starts a program and waits until it is ready. Raises StartError, leaving nothing behind."""
-    process = ChildProcess.start(program.name, program.command, log, program.env)
+    process = ChildProcess.start(program.name, program.command, log, program.env, program.niceness)
     exited = asyncio.ensure_future(process.exited())
     ready = asyncio.ensure_future(program.ready())
     started = False

@@ -25,15 +25,17 @@ class ChildProcess:
         self._process = process
 
     @classmethod
-    def start(cls, name: str, command: Sequence[str], log: Path, env: Mapping[str, str]) -> "ChildProcess":
-        """Starts `command` with `env` on top of this process's environment.
+    def start(
+        cls, name: str, command: Sequence[str], log: Path, env: Mapping[str, str], niceness: int = 0
+    ) -> "ChildProcess":
+        """Starts `command` with `env` on top of this process's environment, so much nicer than this process.
 
         Raises RuntimeError outside the main thread: the kernel ties the leash to the thread that forked.
         """
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("child processes must be started from the main thread")
         log.parent.mkdir(parents=True, exist_ok=True)
-        leashed = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *command]
+        leashed = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(niceness), *command]
         with log.open("ab") as output:
             process = subprocess.Popen(
                 leashed,

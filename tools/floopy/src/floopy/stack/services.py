@@ -19,6 +19,8 @@ WORKERS = (
     "floopy-logging",
     "floopy-feedback",
 )
+WORKER_NICENESS = 5
+"""Workers share a machine with the API: somebody waits for its answers, nobody for theirs."""
 SIMULATOR = "simulator"
 PROBE_TIMEOUT = 6.0
 """Seconds for one answer: a readiness check of a service may take five."""
@@ -41,7 +43,8 @@ def find_script(name: str) -> str:
 def service_program(name: str, port: int, env: Mapping[str, str]) -> Program:
     """A service that answers /readyz on `port`."""
     ready = partial(until, partial(answers_ok, port, "/readyz"), 0.05)
-    return Program(name, (find_script(name),), port, ready, env)
+    niceness = WORKER_NICENESS if name in WORKERS else 0
+    return Program(name, (find_script(name),), port, ready, env, niceness=niceness)
 
 
 def simulator_program(port: int, data_dir: Path) -> Program:

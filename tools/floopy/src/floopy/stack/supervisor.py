@@ -133,7 +133,7 @@ class Supervisor:
         """Runs a child until it dies and returns for how many seconds it was ready."""
         clock = asyncio.get_running_loop().time
         program = await asyncio.to_thread(child.make)
-        process = ChildProcess.start(child.name, program.command, child.log, program.env)
+        process = ChildProcess.start(child.name, program.command, child.log, program.env, program.niceness)
         child.program, child.process = program, process
         self._tell()
         ready_at = clock() if await _became_ready(child, program, process) else None
