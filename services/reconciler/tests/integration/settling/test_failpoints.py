@@ -220,7 +220,8 @@ class Stage:
                 await mongo._client.drop_database(database)
 
     async def _plant(self, world: Any, *, cancelled: bool) -> Any:
-        tag = "cancelled" if cancelled else "plain"
+        # a request that fails once fails once for all who send the same bytes
+        tag = f"cancelled {world.upstream.key}" if cancelled else "plain"
         # in the cancelled story the provider stops amid the second shard, wherever it is by then
         retried = RETRIED[:1] if cancelled else RETRIED
         fates = {REFUSED: "status=400", **dict.fromkeys(retried, "status=500 times=1")}
