@@ -113,6 +113,7 @@ async def test_a_segment_is_confirmed_when_its_last_line_is_there(
         "segment": 0,
         "lines": 20,
         "parked": 0,
+        "unbroken": True,
     }
 
 
@@ -408,6 +409,79 @@ async def test_while_a_segment_arrives_nothing_is_asked_of_the_database(
 
     assert asked == []
     assert [receipt["lines"] for receipt in await rows_of(mongo, "receipts")] == [20]
+
+
+async def test_a_repeat_of_a_confirmed_segment_reads_ids_and_its_receipt_only(
+    mongo: Mongo, parking: Parking, rolled_up: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, int]] = []
+
+    async def before_receipts(runs: Sequence[SegmentRun]) -> None:
+        rolled_up.extend((run.batch_id, run.segment.no) for run in runs)
+
+    async def after_receipts(runs: Sequence[SegmentRun]) -> None:
+        told.extend((run.batch_id, run.segment.no) for run in runs)
+
+    confirming = Confirming(
+        mongo,
+        Sink.LOGGING,
+        "requests",
+        park=parking,
+        hit=lambda _: None,
+        before_receipts=before_receipts,
+        after_receipts=after_receipts,
+    )
+    lines = make_segment("batch_1", 20)
+    parts = [records(lines[:12]), records(lines[12:])]
+    for part in parts:
+        await confirming.take(part, row)
+    called: list[str] = []
+    for name in ("find_all", "count", "insert_missing", "aggregate", "update_each", "replace"):
+        original = getattr(Collection, name)
+
+        async def spy(
+            self: Collection, *args: Any, name: str = name, original: Any = original, **more: Any
+        ) -> Any:
+            called.append(f"{self.name}.{name}")
+            return await original(self, *args, **more)
+
+        monkeypatch.setattr(Collection, name, spy)
+
+    for part in parts:
+        await confirming.take(part, row)
+
+    assert called == ["requests.find_all", "receipts.find_all"] * 2
+    assert rolled_up == [("batch_1", 0)]
+    # whoever stored the receipt may have died before this, and then the last line comes again
+    assert told == [("batch_1", 0)] * 2
+
+
+async def test_what_was_only_counted_is_looked_after_at_every_repeat(
+    mongo: Mongo, confirming: Confirming, rolled_up: list[tuple[str, int]]
+) -> None:
+    """Its rows are there, but perhaps whoever stored them died before it had done the rest."""
+    lines = make_segment("batch_1", 20)
+    parts = [records(lines[:12]), records(lines[12:])]
+    await mongo.collection("requests").insert_many([row(line) for line in lines])
+
+    for part in parts:
+        await confirming.take(part, row)
+
+    assert rolled_up == [("batch_1", 0)] * 2
+    assert [receipt["unbroken"] for receipt in await rows_of(mongo, "receipts")] == [False]
+
+
+async def test_a_row_that_was_lost_is_stored_again_whatever_its_receipt_says(
+    mongo: Mongo, confirming: Confirming
+) -> None:
+    lines = make_segment("batch_1", 20)
+    await confirming.take(records(lines[:12]), row)
+    await confirming.take(records(lines[12:]), row)
+    await mongo.collection("requests").delete_many({"_id": lines[3].line_id})
+
+    await confirming.take(records(lines[:12]), row)
+
+    assert await rows_of(mongo) == [row(line) for line in lines]
 
 
 async def test_small_segments_of_one_delivery_are_confirmed_together(

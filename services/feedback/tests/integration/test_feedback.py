@@ -162,6 +162,26 @@ async def test_a_segment_delivered_again_over_half_its_rows_changes_nothing(benc
         await _events(bench, 100)
 
 
+async def test_a_repeat_is_told_of_once_more_only_where_there_is_no_receipt(bench: Bench) -> None:
+    """A receipt is stored after the events, so a segment that has one has been told of."""
+    _, lines = await _scored_segment(bench, 200)
+    async with bench.service(SERVICE):
+        await bench.produce(lines)
+        await bench.receipts(1)
+        where, last = await bench.produce(lines)
+        await bench.caught_up(_group(bench), where, last)
+        # what is told from now on shows it
+        await bench.mongo.collection("scores").update_many({}, {"$set": {"quality": 0.125}})
+        await bench.mongo.collection("receipts").delete_many({})
+        where, last = await bench.produce(lines)
+        await bench.caught_up(_group(bench), where, last)
+        records = await bench.read(SCORED, 400)
+
+    told = [LineScoredEvent.model_validate_json(record.value).data.quality for record in records]
+    assert 0.125 not in told[:200]
+    assert told[200:] == [0.125] * 200
+
+
 async def test_an_organisation_without_feedback_gets_rows_that_say_so(bench: Bench) -> None:
     batch_id = new_batch_id()
     await _batch(bench, batch_id, feedback=False)

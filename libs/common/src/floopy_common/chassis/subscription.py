@@ -30,8 +30,8 @@ _log = logging.getLogger(__name__)
 Records = tuple[Record, ...]
 Take = Callable[[Records], Awaitable[None]]
 
-_MAX_RECORDS = 4_000
-"""About what a fetch of four partitions brings of line events: fewer deliveries, fewer round trips."""
+_MAX_RECORDS = 2_000
+"""Fewer deliveries cost fewer round trips; larger ones memory, and turns of the event loop."""
 _FRAMING = 65_536
 """More than what a record batch adds to its records."""
 _POLL_MS = 30
@@ -68,7 +68,7 @@ def group_id(prefix: str, service: str, topic: str) -> str:
 
 
 class Subscription:
-    """Delivers batches of at most four thousand records to `take`; they are committed once it returns.
+    """Delivers batches of at most two thousand records to `take`; they are committed once it returns.
 
     Whatever `take` raises means that nothing of the batch may be committed: it comes again after a pause.
     """

@@ -21,6 +21,7 @@ from prometheus_client import Counter
 from floopy_common.chassis.consumer import LineRecord
 from floopy_common.chassis.loop import in_pieces
 from floopy_common.chassis.mongo import Document, Mongo
+from floopy_common.domain.ids import receipt_id
 from floopy_common.domain.segment import Sink
 from floopy_common.events.lines import LineCompleted
 from floopy_common.stores.receipts import Confirmed, ReceiptStore
@@ -107,6 +108,7 @@ class Confirming:
         """
         asked = [run for run in runs if not self._is_presumed_fresh(run)]
         there = dict(zip((run.key for run in asked), await _each(asked, self._there), strict=True))
+        await self._mark_settled([run for run in asked if run.records.keys() <= there[run.key]])
         wanted: list[Wanted] = []
         for run in runs:
             self._arrivals.arrived(run)
@@ -144,12 +146,14 @@ class Confirming:
 
     async def confirm(self, runs: Sequence[SegmentRun]) -> None:
         """Write the receipts of the touched segments that are complete."""
-        told_of = [Confirmed(run, 0) for run in runs if self._arrivals.is_stored(run)]
-        doubtful = [run for run in runs if not self._arrivals.is_stored(run) and not self._is_on_its_way(run)]
+        settled = [run for run in runs if run.settled and run.is_complete]
+        told_of = [Confirmed(run, 0, unbroken=True) for run in runs if self._arrivals.is_stored(run)]
+        doubtful = [run for run in runs if self._is_doubtful(run)]
         told_of += [one for one in await _each(doubtful, self._counted) if one is not None]
-        if not told_of:
+        if told_of:
+            await self._put_receipts(told_of)
+        elif not settled:
             return
-        await self._put_receipts(told_of)
         parked = [one for one in told_of if one.parked]
         # a row that another consumer replaced meanwhile may be told of by an earlier receipt than this one
         while parked:
@@ -160,10 +164,11 @@ class Confirming:
             parked = [one for one in changed if one.parked]
         for one in told_of:
             self._arrivals.ended(one.run)
-        CONFIRMED.labels(self._sink).inc(len(told_of))
+        CONFIRMED.labels(self._sink).inc(len(told_of) + len(settled))
         self._hit(f"{self._sink}.after_receipt")
         if self._after_receipts is not None:
-            await self._after_receipts([one.run for one in told_of])
+            # who stored a settled segment's receipt may have died before this
+            await self._after_receipts([*(one.run for one in told_of), *settled])
 
     def _is_presumed_fresh(self, run: SegmentRun) -> bool:
         """Whether the run's rows are inserted without asking what is there."""
@@ -181,7 +186,20 @@ class Confirming:
         run.fresh = begins and not found
         return {row["_id"] for row in found}
 
+    async def _mark_settled(self, runs: Sequence[SegmentRun]) -> None:
+        """A receipt comes last, so where there is one of an unbroken segment a repeat has nothing to do.
+
+        Rows that have gone since are the audit's to find: it takes the receipt away before it has the lines
+        told of again.
+        """
+        if runs:
+            settled = await self._receipts.settled(self._sink, runs)
+            for run in runs:
+                run.settled = receipt_id(run.batch_id, run.segment.no, self._sink.value) in settled
+
     async def _lacking(self, run: SegmentRun, there: set[str]) -> list[Wanted]:
+        if run.settled:
+            return []
         if not there:
             return [Wanted(record, parked=False) for record in run.records.values()]
         parked = await self._parked(list(run.records.values()))
@@ -251,6 +269,10 @@ class Confirming:
             found = refusals(error)
             return f"{type(error).__name__}: {error}" if found is None else found[0]
         return None
+
+    def _is_doubtful(self, run: SegmentRun) -> bool:
+        """Whether the segment has to be counted before it can be confirmed."""
+        return not (run.settled or self._arrivals.is_stored(run) or self._is_on_its_way(run))
 
     def _is_on_its_way(self, run: SegmentRun) -> bool:
         """Whether the segment has come in order so far, and more of it is to come."""

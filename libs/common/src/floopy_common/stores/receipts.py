@@ -11,10 +11,15 @@ from floopy_common.stores.segment_runs import SegmentRun
 
 
 class Confirmed(NamedTuple):
-    """A segment every line of which has its row, `parked` of which only say so."""
+    """A segment every line of which has its row, `parked` of which only say so.
+
+    `unbroken`: one process has taken all of it, in order, from the first line to the last, and done with each
+    line what comes before its receipt. Of a segment that was only found to be there nobody can say that.
+    """
 
     run: SegmentRun
     parked: int
+    unbroken: bool = False
 
 
 class ReceiptStore:
@@ -41,6 +46,14 @@ class ReceiptStore:
                 # two writers replace one after the other, each with what it has counted
                 await self._receipts.replace({"_id": receipt["_id"]}, receipt, upsert=True)
 
+    async def settled(self, sink: Sink, runs: Iterable[SegmentRun]) -> set[str]:
+        """The ids of those of the segments' receipts after which a repeat has nothing left to do."""
+        ids = {receipt_id(run.batch_id, run.segment.no, sink.value): run.segment.lines for run in runs}
+        found = await self._receipts.find_all(
+            {"_id": {"$in": sorted(ids)}, "parked": 0, "unbroken": True}, {"lines": 1}
+        )
+        return {receipt["_id"] for receipt in found if receipt["lines"] == ids[receipt["_id"]]}
+
     def _receipt(self, sink: Sink, confirmed: Confirmed) -> Document:
         run = confirmed.run
         return {
@@ -50,6 +63,7 @@ class ReceiptStore:
             "segment": run.segment.no,
             "lines": run.segment.lines,
             "parked": confirmed.parked,
+            "unbroken": confirmed.unbroken,
             "at": self._clock.now(),
         }
 

@@ -47,6 +47,8 @@ class SegmentRun:
     last_line: int = 0
     fresh: bool = False
     """Nothing of the segment was there when its first line came, and all since has come in order."""
+    settled: bool = False
+    """Every delivered line has its row, and all has been done that comes before its segment's receipt."""
 
     def add(self, record: LineRecord) -> None:
         number = record.line.line_no

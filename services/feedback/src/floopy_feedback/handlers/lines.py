@@ -81,7 +81,12 @@ class LineScorer:
             await self._sender.send_batch(LINE_SCORED, partition, records)
 
     async def _tell_others(self, runs: Sequence[SegmentRun], told: set[str]) -> None:
-        """The same of the delivered lines whose rows have not just been stored: they are read."""
+        """The same of the delivered lines whose rows have not just been stored: they are read.
+
+        Not those of settled segments: their receipts were stored after the events.
+        """
         for run in runs:
+            if run.settled:
+                continue
             rows = await self._stored.rows(run.records.keys() - told)
             await self._tell([(run.records[row["_id"]], row) for row in rows if row["status"] != PARKED])
