@@ -32,6 +32,8 @@ async def test_a_live_batch_is_cancelling_afterwards(service: Any, client: Async
     assert (answered.status, stored["status"], stored["version"]) == ("cancelling", "cancelling", 2)
     assert answered.cancelling_at == int(stored["cancelling_at"].timestamp())
     assert (stored["ending"], stored["ending_at"]) == ("cancelled", stored["cancelling_at"])
+    # its regular turn may be minutes away
+    assert stored["next_look_at"] == stored["cancelling_at"]
     assert [event["topic"] for event in stored["outbox"]] == ["batch.created", "batch.cancel.requested"]
     assert service.woken == [True]
 

@@ -141,7 +141,6 @@ async def run(settings: Settings) -> None:
         open_segment_pool(base.bells) as segment_pool,
         open_offsets(settings.kafka) as offsets,
     ):
-        await check_schema(mongo)
         turns, search = turns_loop(base)
         loops = [
             looks_loop(base, pools),
@@ -164,9 +163,10 @@ async def run(settings: Settings) -> None:
 async def open_base(
     settings: Settings, runtime: Runtime, mongo: Mongo, producer: Producer
 ) -> AsyncIterator[Base]:
-    blobs = BlobStore(mongo)
+    await check_schema(mongo)  # before the first write
+    blobs, turns = BlobStore(mongo), TurnStore(mongo)
     async with (
-        open_agenda(TurnStore(mongo)) as agenda,
+        open_agenda(turns) as agenda,
         open_clients(mongo, settings, Keyring(settings.secret_key)) as clients,
     ):
         yield Base(
@@ -175,7 +175,7 @@ async def open_base(
             owner=runtime.owner,
             blobs=blobs,
             batches=BatchStore(mongo),
-            turns=TurnStore(mongo),
+            turns=turns,
             summaries=SummaryStore(mongo),
             audits=AuditStore(mongo, runtime.owner, settings.lease.ttl),
             archives=ScratchArchives(

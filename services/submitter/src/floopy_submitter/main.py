@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from floopy_common.chassis import failpoints
 from floopy_common.chassis.clock import SystemClock
 from floopy_common.chassis.consumer import open_consumer
-from floopy_common.chassis.loop import Loop
+from floopy_common.chassis.loop import Bells, Loop
 from floopy_common.chassis.mongo import Document, Mongo, check_schema, open_mongo
 from floopy_common.chassis.outbox import EventSender, OutboxRelay, entry
 from floopy_common.chassis.producer import open_producer
@@ -107,7 +107,7 @@ async def run(settings: Settings) -> None:
         runtime.ready("consumer", consumer.ready)
         try:
             await runtime.run(
-                *(loop.run(runtime.stop) for loop in wiring.loops.values()), consumer.run(runtime.stop)
+                *(loop.run(runtime.stop) for loop in wiring.bells.loops.values()), consumer.run(runtime.stop)
             )
         finally:
             await asyncio.gather(*(slots.close(_GRACE) for slots in wiring.slots))
@@ -117,7 +117,7 @@ class Wiring:
     """What one process is made of; each method adds loops."""
 
     def __init__(self, settings: Settings, mongo: Mongo, providers: ProviderDirectory, owner: str) -> None:
-        self.loops: dict[str, Loop] = {}
+        self.bells = Bells()
         self.slots: list[Slots] = []
         self._settings = settings
         self._scan = settings.scan.interval
@@ -150,17 +150,8 @@ class Wiring:
             claim_for=settings.lease.ttl,
             report=self._report,
             hit=self._hit,
-            wake=self.wake("orphans"),
+            wake=self.bells.ring("orphans"),
         )
-
-    def wake(self, name: str) -> Callable[[], None]:
-        """A call that wakes a loop, which need not exist yet or at all."""
-
-        def call() -> None:
-            if (loop := self.loops.get(name)) is not None:
-                loop.wake()
-
-        return call
 
     def planning(self) -> None:
         settings = self._settings
@@ -173,8 +164,8 @@ class Wiring:
             shard=ShardLimits(settings.shard.max_lines, settings.shard.max_bytes),
             translations={ANTHROPIC: self._translation()},
             mixed_models=settings.batch.allow_mixed_models,
-            planned=self.wake("submit"),
-            refused=self.wake("outbox batches"),
+            planned=self.bells.ring("submit"),
+            refused=self.bells.ring("outbox batches"),
             now=self._clock.now,
             hit=self._hit,
             audit_after=settings.audit.interval * _AUDITS_SKIPPED,
@@ -204,7 +195,7 @@ class Wiring:
 
     def wake_planners(self) -> None:
         for name in _planner_loops():
-            self.wake(name)()
+            self.bells.ring(name)()
 
     def submitting(self) -> None:
         settings = self._settings
@@ -233,7 +224,7 @@ class Wiring:
             ),
             announce=self._announce,
             changed=self._changed,
-            unclear=self.wake("recovery"),
+            unclear=self.bells.ring("recovery"),
             report=self._report,
             hit=self._hit,
         )
@@ -258,7 +249,7 @@ class Wiring:
             first_look=self._settings.poll.min,
             announce=self._announce,
             changed=self._changed,
-            free=self.wake("submit"),
+            free=self.bells.ring("submit"),
             report=self._report,
             hit=self._hit,
         )
@@ -291,7 +282,7 @@ class Wiring:
 
     async def _changed(self, batch_id: str) -> None:
         """Show what moved, send what is pending; the reconciler hears of it where that moves the batch."""
-        self.wake("outbox shards")()
+        self.bells.ring("outbox shards")()
         shown = await self._summaries.refresh(batch_id)
         if shown is None or is_for_a_turn(shown):
             await self._turns.nudge(batch_id)
@@ -304,10 +295,10 @@ class Wiring:
         *,
         spacing: float = 0.0,
     ) -> None:
-        self.loops[name] = Loop(name, step, interval or self._scan, spacing=spacing)
+        self.bells.hang(Loop(name, step, interval or self._scan, spacing=spacing))
 
     def _new_slots(self, name: str) -> Slots:
-        slots = Slots(self._settings.submit.concurrency, self.wake(name))
+        slots = Slots(self._settings.submit.concurrency, self.bells.ring(name))
         self.slots.append(slots)
         return slots
 

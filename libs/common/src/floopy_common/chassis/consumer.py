@@ -105,7 +105,7 @@ class Consumer:
         self._subscribe(topic, take)
 
     def lines(self, handle: Callable[[Sequence[LineRecord]], Awaitable[None]]) -> None:
-        """Deliver line events, at most four thousand at a time; they are committed when `handle` returns."""
+        """Deliver line events, at most two thousand at a time; they are committed when `handle` returns."""
 
         async def take(records: Records) -> None:
             guard.check()

@@ -82,16 +82,16 @@ class Bells:
     """Wakes loops by name; one that is not there yet finds its work by itself."""
 
     def __init__(self) -> None:
-        self._loops: dict[str, Loop] = {}
+        self.loops: dict[str, Loop] = {}
 
     def hang(self, *loops: Loop) -> None:
-        self._loops.update({loop.name: loop for loop in loops})
+        self.loops.update({loop.name: loop for loop in loops})
 
     def ring(self, name: str) -> Callable[[], None]:
         """A call that wakes the loop `name`."""
 
         def wake() -> None:
-            if name in self._loops:
-                self._loops[name].wake()
+            if name in self.loops:
+                self.loops[name].wake()
 
         return wake

@@ -331,7 +331,7 @@ def running(mongo: Mongo, environment: dict[str, str], monkeypatch: pytest.Monke
             wiring = Wiring(made, mongo, providers, f"test-{uuid.uuid4().hex[:6]}")
             for part in parts or ("submitting", "recovering", "sweeping"):
                 getattr(wiring, part)()
-            tasks = [asyncio.create_task(loop.run(stop)) for loop in wiring.loops.values()]
+            tasks = [asyncio.create_task(loop.run(stop)) for loop in wiring.bells.loops.values()]
             try:
                 yield wiring
             finally:
