@@ -46,7 +46,17 @@ def rolled_up() -> list[tuple[str, int]]:
 
 
 @pytest.fixture
-def confirming(mongo: Mongo, parking: Parking, rolled_up: list[tuple[str, int]]) -> Confirming:
+def told() -> list[tuple[str, int]]:
+    return []
+
+
+@pytest.fixture
+def confirming(
+    mongo: Mongo, parking: Parking, rolled_up: list[tuple[str, int]], told: list[tuple[str, int]]
+) -> Confirming:
+    async def after_receipts(runs: Sequence[SegmentRun]) -> None:
+        told.extend((run.batch_id, run.segment.no) for run in runs)
+
     async def before_receipts(runs: Sequence[SegmentRun]) -> None:
         rolled_up.extend((run.batch_id, run.segment.no) for run in runs)
 
@@ -57,6 +67,7 @@ def confirming(mongo: Mongo, parking: Parking, rolled_up: list[tuple[str, int]])
         park=parking,
         hit=lambda _: None,
         before_receipts=before_receipts,
+        after_receipts=after_receipts,
     )
 
 
@@ -412,25 +423,11 @@ async def test_while_a_segment_arrives_nothing_is_asked_of_the_database(
 
 
 async def test_a_repeat_of_a_confirmed_segment_reads_ids_and_its_receipt_only(
-    mongo: Mongo, parking: Parking, rolled_up: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+    confirming: Confirming,
+    rolled_up: list[tuple[str, int]],
+    told: list[tuple[str, int]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told: list[tuple[str, int]] = []
-
-    async def before_receipts(runs: Sequence[SegmentRun]) -> None:
-        rolled_up.extend((run.batch_id, run.segment.no) for run in runs)
-
-    async def after_receipts(runs: Sequence[SegmentRun]) -> None:
-        told.extend((run.batch_id, run.segment.no) for run in runs)
-
-    confirming = Confirming(
-        mongo,
-        Sink.LOGGING,
-        "requests",
-        park=parking,
-        hit=lambda _: None,
-        before_receipts=before_receipts,
-        after_receipts=after_receipts,
-    )
     lines = make_segment("batch_1", 20)
     parts = [records(lines[:12]), records(lines[12:])]
     for part in parts:
