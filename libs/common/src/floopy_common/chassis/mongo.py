@@ -1,16 +1,20 @@
 """MongoDB behind one module: the only one that imports the driver, so that replacing it is one file."""
 
+import itertools
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC
 from typing import Any, cast
 
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import ReplaceOne, ReturnDocument, UpdateOne, WriteConcern
-from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError, WriteError
 from pymongo.read_concern import ReadConcern
 
+from floopy_common.chassis.merging import Find, Merger, equalities, hand_out, merge_finds, showing
 from floopy_common.collections import COLLECTIONS, SCHEMA_VERSION, CollectionSpec
 from floopy_common.domain.errors import FloopyError, Transient
 from floopy_common.settings import MongoSettings
@@ -38,13 +42,41 @@ class SchemaTooNew(FloopyError):  # noqa: N818 - says what happened
     """The database was migrated by a newer major version."""
 
 
+_STAMP = "stamp"
+"""Of every document that a merged update changed: says which of the updates it was."""
+_stamps = (f"{secrets.token_hex(6)}{number:x}" for number in itertools.count())
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """An update of the document whose `_id` is in the filter, and whether it is wanted afterwards."""
+
+    filter: Filter
+    update: Update
+    projection: Mapping[str, Any] | None = None
+    is_wanted: bool = False
+
+    def stamped(self, stamp: str) -> UpdateOne:
+        if isinstance(self.update, Mapping):
+            values = {**self.update.get("$set", {}), _STAMP: stamp}
+            return UpdateOne(self.filter, {**self.update, "$set": values})
+        return UpdateOne(self.filter, [*self.update, {"$set": {_STAMP: {"$literal": stamp}}}])
+
+
 class Collection:
-    """One collection: the calls the stores need, with duplicates told apart from failures."""
+    """One collection: the calls the stores need, with duplicates told apart from failures.
+
+    Calls that are made side by side are merged (`chassis/merging.py`): finding by equality, inserting one,
+    updating one by its `_id`. Nobody sees a difference but in time.
+    """
 
     def __init__(self, raw: Any, spec: CollectionSpec) -> None:
         self._raw = raw
         self._soft = raw.with_options(write_concern=WriteConcern(w=1), read_concern=ReadConcern("local"))
         self._spec = spec
+        self._finds: Merger[Find, list[Document]] = Merger()
+        self._inserts: Merger[Document, bool] = Merger()
+        self._changes: Merger[_Change, Document | bool | None] = Merger()
 
     @property
     def name(self) -> str:
@@ -53,6 +85,9 @@ class Collection:
     async def find_one(
         self, filter: Filter, projection: Mapping[str, Any] | None = None, sort: Sort | None = None
     ) -> Document | None:
+        if sort is None and "_id" in equalities(filter, projection):
+            found = await self._find_merged(self._raw, filter, projection, None)
+            return found[0] if found else None
         return cast("Document | None", await self._raw.find_one(filter, projection, sort=sort))
 
     async def find(
@@ -81,16 +116,45 @@ class Collection:
     ) -> list[Document]:
         """Not `durable`: with writes that a failover may take back. Fit for finding what to claim."""
         raw = self._raw if durable else self._soft
+        if limit == 0:
+            return await self._find_merged(raw, filter, projection, sort)
         cursor = raw.find(filter, projection, sort=sort, limit=limit)
         return cast("list[Document]", await cursor.to_list(None))
 
+    async def _find_merged(
+        self, raw: Any, filter: Filter, projection: Mapping[str, Any] | None, sort: Sort | None
+    ) -> list[Document]:
+        wanted = equalities(filter, projection)
+        rest = {name: value for name, value in filter.items() if name not in wanted}
+
+        async def find(finds: Sequence[Find]) -> list[list[Document]]:
+            conditions, apart = merge_finds(finds)
+            cursor = raw.find({**conditions, **rest}, showing(projection, apart), sort=sort)
+            return hand_out(await cursor.to_list(None), finds, apart)
+
+        if not wanted:
+            return (await find([Find({})]))[0]
+        name = (raw is self._raw, tuple(wanted), repr(rest), repr(projection), repr(sort))
+        return await self._finds.ask(name, Find(wanted), find)
+
     async def insert_new(self, document: Document) -> bool:
         """Insert; False when the `_id` or another unique value is there already."""
+        return await self._inserts.ask(None, document, self._insert_merged)
+
+    async def _insert_merged(self, documents: list[Document]) -> list[bool | Exception]:
         try:
-            await self._raw.insert_one(document)
+            if len(documents) == 1:
+                await self._raw.insert_one(documents[0])
+            else:
+                await self._raw.insert_many(documents, ordered=False)
         except DuplicateKeyError:
-            return False
-        return True
+            return [False]
+        except BulkWriteError as error:
+            answers: list[bool | Exception] = [True] * len(documents)
+            for number, failure in _failures(error).items():
+                answers[number] = False if isinstance(failure, DuplicateKeyError) else failure
+            return answers
+        return [True] * len(documents)
 
     async def insert_missing(self, documents: Sequence[Document]) -> set[int]:
         """Insert those not there yet, in any order; the positions of the others. Any other failure raises."""
@@ -113,6 +177,8 @@ class Collection:
 
     async def update_one(self, filter: Filter, update: Update, *, durable: bool = True) -> int:
         """How many documents matched: 0 or 1. `durable` as in `find_and_update`."""
+        if type(filter.get("_id")) is str:
+            return int(bool(await self._change(_Change(filter, update), durable)))
         raw = self._raw if durable else self._soft
         return cast("int", (await raw.update_one(filter, update)).matched_count)
 
@@ -139,11 +205,22 @@ class Collection:
         Not `durable`: the primary alone has to know it, and a failover may take it back. Fit for leases,
         whose token is then missing from the holder's next write, and for when something is due; nothing else.
         """
+        if sort is None and type(filter.get("_id")) is str:
+            change = _Change(filter, update, projection, is_wanted=True)
+            return cast("Document | None", await self._change(change, durable))
         raw = self._raw if durable else self._soft
         found = await raw.find_one_and_update(
             filter, update, sort=sort, projection=projection, return_document=ReturnDocument.AFTER
         )
         return cast("Document | None", found)
+
+    async def _change(self, change: _Change, durable: bool) -> Document | bool | None:
+        raw = self._raw if durable else self._soft
+
+        async def run(changes: list[_Change]) -> Sequence[Document | bool | Exception | None]:
+            return await _changed(raw, changes)
+
+        return await self._changes.ask(durable, change, run, subject=change.filter["_id"])
 
     async def replace(self, filter: Filter, document: Document, *, upsert: bool = False) -> int:
         """How many documents matched; with `upsert` the document is there afterwards either way."""
@@ -200,6 +277,76 @@ class Collection:
                 raise
 
 
+async def _changed(raw: Any, changes: Sequence[_Change]) -> list[Document | bool | Exception | None]:
+    """Of each change the document afterwards where it is wanted, else whether it matched; or what failed."""
+    if len(changes) == 1:
+        return [await _changed_alone(raw, changes[0])]
+    stamps = [next(_stamps) for _ in changes]
+    failed: dict[int, WriteError] = {}
+    try:
+        calls = [change.stamped(stamp) for change, stamp in zip(changes, stamps, strict=True)]
+        matched = (await raw.bulk_write(calls, ordered=False)).matched_count
+    except BulkWriteError as error:
+        failed = _failures(error)
+        matched = (error.details or {})["nMatched"]
+    # the server says how many matched, not which: only where some did not, each has to show its stamp
+    all_matched = matched == len(changes) - len(failed)
+    seen = await _read_back(raw, changes, all_matched)
+    answers: list[Document | bool | Exception | None] = []
+    for number, (change, stamp) in enumerate(zip(changes, stamps, strict=True)):
+        document = seen.get(number)
+        is_ours = document is not None and document.pop(_STAMP, None) == stamp
+        if number in failed:
+            answers.append(failed[number])
+        elif change.is_wanted:
+            answers.append(document if all_matched or is_ours else None)
+        else:
+            answers.append(all_matched or is_ours)
+    return answers
+
+
+async def _changed_alone(raw: Any, change: _Change) -> Document | bool | None:
+    if not change.is_wanted:
+        return bool((await raw.update_one(change.filter, change.update)).matched_count)
+    found = await raw.find_one_and_update(
+        change.filter,
+        change.update,
+        projection=change.projection,
+        return_document=ReturnDocument.AFTER,
+    )
+    return cast("Document | None", found)
+
+
+async def _read_back(raw: Any, changes: Sequence[_Change], all_matched: bool) -> dict[int, Document]:
+    """The changed documents that are wanted, all of them where not all matched, by their change's number."""
+    groups: dict[str, list[int]] = {}
+    for number, change in enumerate(changes):
+        if change.is_wanted or not all_matched:
+            shown = change.projection if change.is_wanted else {_STAMP: 1}
+            groups.setdefault(repr(shown), []).append(number)
+    seen: dict[int, Document] = {}
+    for numbers in groups.values():
+        first = changes[numbers[0]]
+        shown = first.projection if first.is_wanted else {_STAMP: 1}
+        ids = {changes[number].filter["_id"]: number for number in numbers}
+        for document in await raw.find({"_id": {"$in": list(ids)}}, showing(shown, [_STAMP])).to_list(None):
+            seen[ids[document["_id"]]] = document
+    return seen
+
+
+def _failures(error: BulkWriteError) -> dict[int, WriteError]:
+    """What single writes of a bulk call failed with, by position; an error that is about all is raised."""
+    details = error.details or {}
+    if details.get("writeConcernErrors"):
+        raise error
+    return {
+        failure["index"]: (DuplicateKeyError if failure["code"] == _DUPLICATE_KEY else WriteError)(
+            failure["errmsg"], failure["code"], failure
+        )
+        for failure in details["writeErrors"]
+    }
+
+
 class Mongo:
     """An open connection to one database."""
 
@@ -212,10 +359,14 @@ class Mongo:
             write_concern=WriteConcern(w="majority", j=True),
             read_concern=ReadConcern("majority"),
         )
+        self._collections: dict[str, Collection] = {}
 
     def collection(self, name: str) -> Collection:
         """The collection declared under `name`; KeyError for an undeclared one."""
-        return Collection(self._database[name], COLLECTIONS[name])
+        if name not in self._collections:
+            # one for all stores, whose calls are to meet
+            self._collections[name] = Collection(self._database[name], COLLECTIONS[name])
+        return self._collections[name]
 
     async def ping(self) -> bool:
         """True when the primary answers."""

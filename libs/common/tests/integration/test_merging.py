@@ -1,0 +1,286 @@
+"""Merged calls against a real replica set: each caller gets what the call alone would have given it."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from pymongo import monitoring
+from pymongo.errors import DuplicateKeyError, OperationFailure
+
+from floopy_common.chassis.lease import claim_stage, held, new_lease, release_stage
+from floopy_common.chassis.mongo import FREE_LEASE, Collection, Mongo, assign, ensure_indexes, open_mongo
+from floopy_common.settings import MongoSettings
+
+
+class Commands(monitoring.CommandListener):
+    """Counts the commands that clients opened since send."""
+
+    def __init__(self) -> None:
+        self.names: Counter[str] = Counter()
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        self.names[event.command_name] += 1
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None: ...
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None: ...
+
+
+@pytest.fixture
+def commands() -> Iterator[Commands]:
+    listener = Commands()
+    monitoring.register(listener)
+    yield listener
+    monitoring._LISTENERS.command_listeners.remove(listener)
+
+
+@pytest.fixture
+async def mongo(mongo_uri: str, mongo_database: str, commands: Commands) -> AsyncIterator[Mongo]:
+    async with open_mongo(MongoSettings(uri=mongo_uri, database=mongo_database), "test") as opened:
+        await ensure_indexes(opened)
+        commands.names.clear()
+        yield opened
+
+
+@pytest.fixture
+def segments(mongo: Mongo) -> Collection:
+    return mongo.collection("segments")
+
+
+def segment(batch: str, no: int, **fields: Any) -> dict[str, Any]:
+    return {"_id": f"{batch}:{no}", "batch_id": batch, "plan_id": f"plan_{batch}", "no": no, **fields}
+
+
+async def test_inserts_made_together_are_one_command_and_each_is_told_of_its_own(
+    segments: Collection, commands: Commands
+) -> None:
+    await segments.insert_new(segment("a", 2))
+    commands.names.clear()
+
+    new = await asyncio.gather(*(segments.insert_new(segment("a", no)) for no in (1, 2, 3)))
+
+    assert new == [True, False, True]
+    assert commands.names == {"insert": 1}
+
+
+async def test_finds_made_together_are_one_command_and_each_gets_its_own(
+    segments: Collection, commands: Commands
+) -> None:
+    await segments.insert_many([segment(batch, no) for batch in "abc" for no in (3, 1, 2)])
+    commands.names.clear()
+
+    async def numbers(batch: str, plan: str) -> list[int]:
+        found = await segments.find_all({"batch_id": batch, "plan_id": plan}, {"no": 1}, sort=[("no", 1)])
+        return [document["no"] for document in found]
+
+    found = await asyncio.gather(
+        numbers("a", "plan_a"), numbers("b", "plan_b"), numbers("a", "plan_b"), numbers("c", "plan_c")
+    )
+
+    assert found == [[1, 2, 3], [1, 2, 3], [], [1, 2, 3]]
+    assert commands.names == {"find": 1}
+
+
+async def test_documents_by_id_found_together_belong_to_one_caller_each(
+    segments: Collection, commands: Commands
+) -> None:
+    await segments.insert_many([segment("a", 1, counts={"completed": 1}), segment("a", 2)])
+    commands.names.clear()
+
+    first, again, other, none = await asyncio.gather(
+        *(segments.find_one({"_id": name}) for name in ("a:1", "a:1", "a:2", "a:3"))
+    )
+
+    assert commands.names == {"find": 1}
+    assert none is None
+    assert first is not None
+    assert again is not None
+    assert other is not None
+    assert (first["no"], again["no"], other["no"]) == (1, 1, 2)
+    first["counts"]["completed"] = 7
+    assert again["counts"] == {"completed": 1}
+
+
+async def test_finds_by_an_element_of_an_array_are_told_apart(
+    segments: Collection, mongo: Mongo, commands: Commands
+) -> None:
+    shards = mongo.collection("shards")
+    scope = {"batch_id": "a", "plan_id": "p"}
+    await shards.insert_many(
+        [{"_id": "s1", **scope, "segments": [1, 2]}, {"_id": "s2", **scope, "segments": [2]}]
+    )
+    commands.names.clear()
+
+    found = await asyncio.gather(
+        *(shards.find_all({**scope, "segments": no}, {"_id": 1}, sort=[("_id", 1)]) for no in (1, 2, 3))
+    )
+
+    assert [[document["_id"] for document in each] for each in found] == [["s1"], ["s1", "s2"], []]
+    assert commands.names == {"find": 1}
+
+
+async def test_what_differs_in_more_than_values_is_not_merged(segments: Collection) -> None:
+    await segments.insert_many([segment("a", no, ready=no > 1, state=f"s{no}") for no in (1, 2, 3)])
+
+    by_flag, by_state, hidden, by_sort, limited = await asyncio.gather(
+        segments.find_all({"batch_id": "a", "ready": True}, sort=[("no", 1)]),
+        segments.find_all({"batch_id": "a", "state": {"$in": ["s1", "s2"]}}, sort=[("no", 1)]),
+        segments.find_all({"batch_id": "a"}, {"batch_id": 0}, sort=[("no", 1)]),
+        segments.find_all({"batch_id": "a"}, sort=[("no", -1)]),
+        segments.find_all({"batch_id": "a"}, sort=[("no", 1)], limit=1),
+    )
+
+    assert [document["no"] for document in by_flag] == [2, 3]
+    assert [document["no"] for document in by_state] == [1, 2]
+    assert "batch_id" not in hidden[0]
+    assert len(hidden) == 3
+    assert [document["no"] for document in by_sort] == [3, 2, 1]
+    assert [document["no"] for document in limited] == [1]
+
+
+async def test_updates_made_together_are_one_command_when_all_match(
+    segments: Collection, commands: Commands
+) -> None:
+    await segments.insert_many([segment("a", no, state="open") for no in (1, 2, 3)])
+    commands.names.clear()
+
+    matched = await asyncio.gather(
+        segments.update_one({"_id": "a:1", "state": "open"}, {"$set": {"state": "written"}}),
+        segments.update_one({"_id": "a:2"}, {"$inc": {"resends": 1}}),
+        segments.update_one({"_id": "a:3"}, [assign({"note": "$5 off"}, now=["at"])]),
+    )
+
+    assert matched == [1, 1, 1]
+    assert commands.names == {"update": 1}
+    found = {document["no"]: document for document in await segments.find_all({"batch_id": "a"})}
+    assert found[1]["state"] == "written"
+    assert found[2]["resends"] == 1
+    assert found[3]["note"] == "$5 off"
+    assert found[3]["at"] is not None
+
+
+async def test_each_update_is_told_whether_its_own_matched(segments: Collection) -> None:
+    await segments.insert_many([segment("a", no, state="open") for no in range(1, 9)])
+    wanted = {1: "open", 2: "written", 3: "open", 4: "open", 9: "open"}
+
+    matched = await asyncio.gather(
+        *(
+            segments.update_one({"_id": f"a:{no}", "state": state}, {"$set": {"state": "emitted"}})
+            for no, state in wanted.items()
+        )
+    )
+
+    assert matched == [1, 0, 1, 1, 0]
+
+
+async def test_two_updates_of_one_document_both_happen_and_only_one_wins_a_condition(
+    segments: Collection,
+) -> None:
+    await segments.insert_many([segment("a", no, state="open", resends=0) for no in (1, 2)])
+
+    matched = await asyncio.gather(
+        segments.update_one({"_id": "a:1", "state": "open"}, {"$set": {"state": "written"}}),
+        segments.update_one({"_id": "a:1", "state": "open"}, {"$set": {"state": "balanced"}}),
+        segments.update_one({"_id": "a:2"}, {"$inc": {"resends": 1}}),
+        segments.update_one({"_id": "a:2"}, {"$inc": {"resends": 1}}),
+    )
+
+    assert matched == [1, 0, 1, 1]
+    second = await segments.find_one({"_id": "a:2"})
+    assert second is not None
+    assert second["resends"] == 2
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_claims_made_together_give_each_document_to_one(segments: Collection, durable: bool) -> None:
+    await segments.insert_many([segment("a", no) for no in range(1, 6)])
+    held_already = new_lease("someone", 30.0)
+    await segments.update_one({"_id": "a:4"}, [claim_stage(held_already, 30.0)])
+
+    async def claim(no: int) -> str | None:
+        lease = new_lease("worker", 30.0)
+        found = await segments.find_and_update(
+            {"_id": f"a:{no}", **FREE_LEASE}, [claim_stage(lease, 30.0)], durable=durable
+        )
+        assert found is None or found["lease"]["token"] == lease.token
+        return None if found is None else lease.token
+
+    tokens = await asyncio.gather(*(claim(no) for no in (1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 6)))
+
+    won = [token for token in tokens if token is not None]
+    assert tokens[:5].count(None) == 1
+    assert tokens[3] is None
+    assert tokens[5:] == [None] * 6
+    assert len(set(won)) == 4
+
+
+async def test_a_claimed_document_can_be_wanted_in_part(segments: Collection, commands: Commands) -> None:
+    await segments.insert_many([segment("a", no, state="open") for no in (1, 2, 3)])
+    commands.names.clear()
+
+    found = await asyncio.gather(
+        segments.find_and_update({"_id": "a:1"}, {"$set": {"state": "x"}}, projection={"no": 1}),
+        segments.find_and_update({"_id": "a:2"}, {"$set": {"state": "y"}}, projection={"no": 0}),
+        segments.find_and_update({"_id": "a:3"}, {"$set": {"state": "z"}}),
+    )
+
+    first, second, third = found
+    assert first == {"_id": "a:1", "no": 1}
+    assert second is not None
+    assert second["state"] == "y"
+    assert "no" not in second
+    assert third == segment("a", 3, state="z")
+    assert commands.names == {"update": 1, "find": 3}
+
+
+async def test_who_lets_go_is_told_so_though_somebody_else_has_lost(segments: Collection) -> None:
+    await segments.insert_many([segment("a", no) for no in (1, 2)])
+    leases = {no: new_lease("worker", 30.0) for no in (1, 2)}
+    for no, lease in leases.items():
+        await segments.update_one({"_id": f"a:{no}"}, [claim_stage(lease, 30.0)])
+    thief = new_lease("thief", 30.0)
+    await segments.update_one({"_id": "a:2"}, [claim_stage(thief, 30.0)])
+
+    released = await asyncio.gather(
+        *(
+            segments.update_one({"_id": f"a:{no}", **held(lease)}, [assign({"done": True}), release_stage()])
+            for no, lease in leases.items()
+        )
+    )
+
+    assert released == [1, 0]
+
+
+async def test_a_write_that_fails_is_raised_to_its_caller_alone(mongo: Mongo) -> None:
+    files = mongo.collection("segments")
+    await files.insert_many([segment("a", no, resends="many" if no == 2 else 0) for no in (1, 2, 3)])
+
+    results = await asyncio.gather(
+        *(files.update_one({"_id": f"a:{no}"}, {"$inc": {"resends": 1}}) for no in (1, 2, 3, 4)),
+        return_exceptions=True,
+    )
+
+    assert results[0] == 1
+
+    assert results[2] == 1
+
+    assert results[3] == 0
+    assert isinstance(results[1], OperationFailure)
+    assert not isinstance(results[1], DuplicateKeyError)
+
+
+async def test_a_caller_who_gives_up_takes_nothing_from_the_others(segments: Collection) -> None:
+    await segments.insert_many([segment("a", no) for no in (1, 2)])
+
+    first = asyncio.create_task(segments.find_one({"_id": "a:1"}))
+    second = asyncio.create_task(segments.find_one({"_id": "a:2"}))
+    await asyncio.sleep(0)
+    first.cancel()
+
+    found = await second
+    assert found is not None
+    assert found["no"] == 2
+    with pytest.raises(asyncio.CancelledError):
+        await first
