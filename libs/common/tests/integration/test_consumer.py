@@ -142,6 +142,31 @@ async def test_a_record_without_key_and_value_stops_nothing(bench: Bench, taken:
     assert b"without a value" in said["floopy-dlq-reason"]
 
 
+async def test_what_comes_while_a_small_delivery_is_in_hand_comes_together(bench: Bench) -> None:
+    deliveries: list[list[str]] = []
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def take(records: Sequence[LineRecord]) -> None:
+        deliveries.append([record.line.batch_id for record in records])
+        begun.set()
+        await go_on.wait()
+
+    async with open_consumer(bench.settings, SERVICE, DeadLetterStore(bench.mongo)) as consumer:
+        consumer.lines(take)
+        async with running(consumer):
+            await bench.produce(make_segment("batch_0", 1))
+            await begun.wait()
+            # one send after the other, to one partition and to others
+            for number in range(1, 9):
+                where, last = await bench.produce(make_segment(f"batch_{number % 3}{number}", 1))
+            go_on.set()
+            await bench.caught_up(_group(bench.settings), where, last)
+
+    first, second = deliveries
+    assert first == ["batch_0"]
+    assert len(second) == 8
+
+
 async def test_a_batch_that_fails_comes_again_after_a_pause_and_is_not_committed(
     bench: Bench, taken: Taken
 ) -> None:

@@ -21,6 +21,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from typing_extensions import override
 
 from floopy_common.chassis.dead_letters import Record
+from floopy_common.chassis.gathering import Gathering
 from floopy_common.domain.errors import FloopyError
 from floopy_common.settings import KafkaSettings
 from floopy_common.topics import full_name
@@ -70,6 +71,7 @@ def group_id(prefix: str, service: str, topic: str) -> str:
 class Subscription:
     """Delivers batches of at most two thousand records to `take`; they are committed once it returns.
 
+    Small ones that follow one another are at least a fifth of a second apart, so that they gather.
     Whatever `take` raises means that nothing of the batch may be committed: it comes again after a pause.
     """
 
@@ -85,6 +87,7 @@ class Subscription:
         self._ended = 0
         self._ready = False
         self._positions = _Positions()
+        self._gathering = Gathering()
 
     @property
     def ready(self) -> bool:
@@ -136,6 +139,7 @@ class Subscription:
         async def parse(records: Records) -> KafkaAckableMessage:
             # FastStream's own parser decodes headers, and skips for good what it cannot decode
             self._begun += 1
+            self._gathering.begun(subscriber.consumer, len(records))
             return _Delivery(self._done, raw_message=records, body=b"", consumer=subscriber.consumer)
 
         async def decode(message: KafkaAckableMessage) -> Records:
@@ -161,6 +165,7 @@ class Subscription:
         finally:
             self._ready = False
             await broker.stop()
+            self._gathering.forget()
 
     async def _watch(self, consumer: AIOKafkaConsumer, stop: asyncio.Event) -> None:
         """Look after the positions until `stop`; aiokafka itself reconnects and rejoins."""
@@ -240,6 +245,7 @@ class Subscription:
 
     def _done(self) -> None:
         self._ended += 1
+        self._gathering.ended()
 
     async def _rest(self, seconds: float) -> None:
         """Pause; not when the process is to stop."""
