@@ -60,7 +60,7 @@ class Submitter:
             return bool(found["status"] == "in_progress")
 
         started = time.monotonic()
-        planning = asyncio.create_task(self.wiring.bells.loops["plan 1"].run(stop))
+        planning = asyncio.create_task(self.wiring.bells.loops["plan"].run(stop))
         try:
             await until(planned, 300, "a plan")
             return time.monotonic() - started

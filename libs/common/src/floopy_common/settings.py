@@ -199,7 +199,11 @@ class SubmitSettings(_Group):
     max_attempts: int = Field(
         default=3, ge=1, description="Attempts whose outcome stayed unknown before an operator must act."
     )
-    concurrency: int = Field(default=4, ge=1, description="Shards one submitter submits at the same time.")
+    concurrency: int = Field(
+        default=16,
+        ge=1,
+        description="Shards one submitter submits at the same time; of those larger than 1 MiB four at most.",
+    )
     clock_skew: float = Field(
         default=60.0, ge=0, description="Seconds the provider's clock may differ from ours."
     )

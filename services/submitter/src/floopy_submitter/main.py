@@ -31,10 +31,13 @@ from floopy_common.stores.provider_models import ProviderModelStore
 from floopy_common.stores.submitting import SubmitStore
 from floopy_common.stores.summaries import SummaryStore
 from floopy_submitter.core.cutting import SegmentLimits, ShardLimits
+from floopy_submitter.core.due import DueWork
 from floopy_submitter.core.input import ANTHROPIC, ShardInput
+from floopy_submitter.core.kept import KeptInputs
 from floopy_submitter.core.known_models import KnownModels, ModelTimes
 from floopy_submitter.core.orphans import OrphanKeeper, Sweeper
 from floopy_submitter.core.planner import PLANNING_STEPS, Planner
+from floopy_submitter.core.planning import Planning
 from floopy_submitter.core.recovery import Recovery, SettleRule
 from floopy_submitter.core.refusing import Refuser
 from floopy_submitter.core.search import Search, SearchTimes
@@ -45,6 +48,7 @@ from floopy_submitter.core.submit import Submitter, SubmitTimes
 from floopy_submitter.core.translation import TranslationPlanner
 from floopy_submitter.core.translator import Translators
 from floopy_submitter.core.waiting import Backoff, Breaker
+from floopy_submitter.core.wanted import is_alone
 from floopy_submitter.errors import UnsafeSettings
 from floopy_submitter.metrics import WAITING, SubmitReport
 
@@ -52,11 +56,9 @@ BY = "floopy-submitter"
 
 FAILPOINTS = {
     **PLANNING_STEPS,
-    "submit.after_claim": "a shard was claimed, nothing else has happened",
-    "submit.after_intent": "an attempt was begun, its input is not uploaded",
+    "submit.after_claim": "a shard was claimed and an attempt begun, its input is not uploaded",
     "submit.after_upload": "the provider has the input, its file id is not stored",
-    "submit.after_prepared": "the input's file id is stored",
-    "submit.after_fence": "the attempt is `creating`, the call is not made",
+    "submit.after_fence": "the attempt is `creating`, the input's file id is stored, the call is not made",
     "submit.after_create": "the provider has created its batch, the id is not stored",
     "submit.after_record": "the provider batch is recorded, its event waits in the outbox",
     "submit.after_unknown": "a create was ambiguous and is noted as unknown",
@@ -76,12 +78,16 @@ failpoints.declare(FAILPOINTS)
 _GRACE = 8.0
 """Seconds that submits under way get when the process is told to stop: less than what `floopy up` waits."""
 _GAUGE_INTERVAL = 10.0
-_SPACING = 0.05
-"""Seconds between two steps of a loop that many things wake, each of which would cost a look around."""
+_SPACING = 0.1
+"""Seconds between two steps of a loop that many things wake: what comes meanwhile is done side by side."""
+_SELDOM = 5
+"""Times the scan's interval, between two looks for what nothing but a crash or a rare accident leaves."""
 _AUDITS_SKIPPED = 10
 """Of a batch of which nobody has said that anything is written: who writes wakes its audit."""
-_PLANNERS = 2
-"""Batches planned beside each other, so that a small one need not wait for a large one."""
+_SMALL_PLANS = 16
+"""Batches with small inputs that are planned side by side."""
+_LARGE_PLANS = 2
+"""Batches with large inputs that are planned beside each other, and beside small ones."""
 
 
 async def run(settings: Settings) -> None:
@@ -102,7 +108,7 @@ async def run(settings: Settings) -> None:
         wiring.recovering()
         wiring.sweeping()
         wiring.relaying(producer)
-        consumer.wake("batch.created", wiring.wake_planners)
+        consumer.wake("batch.created", wiring.bells.ring("plan"))
         runtime.ready("mongo", mongo.ping)
         runtime.ready("consumer", consumer.ready)
         try:
@@ -133,6 +139,7 @@ class Wiring:
         self._orphans = OrphanStore(mongo)
         self._summaries = SummaryStore(mongo)
         self._turns = TurnStore(mongo)
+        self._kept = KeptInputs()
         self._stored = StoredFiles(
             FileStore(mongo), self._blobs, FileReader(self._blobs), settings.providers.anthropic.file_bytes
         )
@@ -155,8 +162,9 @@ class Wiring:
 
     def planning(self) -> None:
         settings = self._settings
+        store = PlanningStore(self._mongo, self._owner, settings.lease.ttl)
         planner = Planner(
-            store=PlanningStore(self._mongo, self._owner, settings.lease.ttl),
+            store=store,
             blobs=self._blobs,
             files=FileReader(self._blobs),
             prices=PriceTable(),
@@ -164,14 +172,22 @@ class Wiring:
             shard=ShardLimits(settings.shard.max_lines, settings.shard.max_bytes),
             translations={ANTHROPIC: self._translation()},
             mixed_models=settings.batch.allow_mixed_models,
+            kept=self._kept,
             planned=self.bells.ring("submit"),
             refused=self.bells.ring("outbox batches"),
             now=self._clock.now,
             hit=self._hit,
             audit_after=settings.audit.interval * _AUDITS_SKIPPED,
         )
-        for name in _planner_loops():
-            self._add(name, planner.step)
+        planning = Planning(
+            store=store,
+            planner=planner,
+            small=self._new_slots("plan", _SMALL_PLANS),
+            large=self._new_slots("plan", _LARGE_PLANS),
+            now=self._clock.now,
+        )
+        self._add("plan", planning.step, spacing=_SPACING)
+        self._add("tidy", store.tidy_next, _SELDOM * self._scan)
 
     def _translation(self) -> TranslationPlanner:
         shard, claude = self._settings.shard, self._settings.providers.anthropic
@@ -193,15 +209,12 @@ class Wiring:
             limits=limits.within(ShardLimits(claude.shard_lines, claude.shard_bytes)),
         )
 
-    def wake_planners(self) -> None:
-        for name in _planner_loops():
-            self.bells.ring(name)()
-
     def submitting(self) -> None:
         settings = self._settings
         index = PlannedLines(self._mongo, self._blobs)
-        inputs = ShardInput(index, FileReader(self._blobs), self._translators)
+        inputs = ShardInput(index, FileReader(self._blobs), self._translators, self._kept)
         splitter = Splitter(shards=self._shards, inputs=inputs, hit=self._hit)
+        breaker = Breaker()
         submitter = Submitter(
             shards=self._shards,
             batches=self._batches,
@@ -211,9 +224,8 @@ class Wiring:
             refuser=Refuser(inputs=inputs, splitter=splitter, blobs=self._blobs),
             turns=CreateTurnStore(self._mongo),
             keeper=self._keeper,
-            slots=self._new_slots("submit"),
             backoff=Backoff(settings.waiting.min, settings.waiting.max),
-            breaker=Breaker(),
+            breaker=breaker,
             fail_when_full=settings.waiting.queue_full == "fail",
             times=SubmitTimes(
                 create_timeout=settings.submit.create_timeout,
@@ -224,11 +236,22 @@ class Wiring:
             ),
             announce=self._announce,
             changed=self._changed,
+            submitted=self._submitted,
             unclear=self.bells.ring("recovery"),
             report=self._report,
             hit=self._hit,
         )
-        self._add("submit", submitter.step)
+        due = DueWork(
+            shards=self._shards,
+            batches=self._batches,
+            providers=self._providers,
+            slots=self._new_slots("submit"),
+            breaker=breaker,
+            submit=submitter.submit,
+            defer=self._scan,
+            hit=self._hit,
+        )
+        self._add("submit", due.step, spacing=_SPACING)
         self._add("gauge", WaitingGauge(self._shards).step, _GAUGE_INTERVAL)
 
     def recovering(self) -> None:
@@ -266,7 +289,7 @@ class Wiring:
             backoff=Backoff(self._look_every, max(self._look_every, submit.settle_window)),
             sweep_for=submit.sweep_for,
         )
-        self._add("sweep", sweeper.step)
+        self._add("sweep", sweeper.step, _SELDOM * self._scan)
         self._add("orphans", self._keeper.step)
 
     def relaying(self, sender: EventSender) -> None:
@@ -287,6 +310,14 @@ class Wiring:
         if shown is None or is_for_a_turn(shown):
             await self._turns.nudge(batch_id)
 
+    async def _submitted(self, shard: Document, batch: Document) -> None:
+        """Likewise for a shard that has just been submitted."""
+        self._kept.submitted(shard["plan_id"])
+        if is_alone(shard, batch) and await self._shards.show_submitted(batch["_id"]):
+            self.bells.ring("outbox shards")()
+        else:
+            await self._changed(batch["_id"])
+
     def _add(
         self,
         name: str,
@@ -297,8 +328,9 @@ class Wiring:
     ) -> None:
         self.bells.hang(Loop(name, step, interval or self._scan, spacing=spacing))
 
-    def _new_slots(self, name: str) -> Slots:
-        slots = Slots(self._settings.submit.concurrency, self.bells.ring(name))
+    def _new_slots(self, name: str, size: int | None = None) -> Slots:
+        """Whose jobs wake the loop `name` when they end."""
+        slots = Slots(size or self._settings.submit.concurrency, self.bells.ring(name))
         self.slots.append(slots)
         return slots
 
@@ -307,10 +339,6 @@ def is_for_a_turn(shown: Document) -> bool:
     """Whether a batch's turn would find anything: it is ending, or something of it has ended."""
     ended = any(ShardState(state).is_terminal for state in shown["shards"])
     return ended or shown["ending"] is not None or shown["status"] != BatchStatus.IN_PROGRESS.value
-
-
-def _planner_loops() -> list[str]:
-    return [f"plan {number}" for number in range(1, _PLANNERS + 1)]
 
 
 class WaitingGauge:

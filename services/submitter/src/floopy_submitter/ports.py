@@ -31,9 +31,7 @@ class Hold(Protocol):
 
     def seconds_left(self) -> float: ...
 
-    async def intend(self) -> None: ...
-
-    async def prepared(self, input_file_id: str | None) -> None: ...
+    def prepared(self, input_file_id: str | None) -> None: ...
 
     async def extend(self, seconds: float) -> None: ...
 
@@ -73,10 +71,14 @@ class Claim(Protocol):
     def hold(self) -> AbstractAsyncContextManager[Hold]: ...
 
 
-class DueShards(Protocol):
-    async def next_due(self, without_accounts: Collection[str] = ()) -> Document | None: ...
-
+class StoredShards(Protocol):
     async def get(self, shard_id: str) -> Document | None: ...
+
+
+class DueShards(Protocol):
+    async def due(
+        self, most: int, *, without_accounts: Collection[str] = (), largest: int | None = None
+    ) -> list[Document]: ...
 
     async def defer(self, shard: Document, delay: float) -> None: ...
 
@@ -202,6 +204,9 @@ class ModelsReport(Protocol):
 Changed = Callable[[str], Awaitable[None]]
 """Says that something moved in the batch of this id."""
 
+Submitted = Callable[[Document, Document], Awaitable[None]]
+"""Says that a shard of a batch, which was read a moment ago, is submitted."""
+
 
 # Planning
 
@@ -247,14 +252,27 @@ class PlanClaim(Protocol):
     def hold(self) -> AbstractAsyncContextManager[PlanHold]: ...
 
 
+class PlanQueue(Protocol):
+    """Batches of one organisation that wait, all with large inputs or none."""
+
+    @property
+    def org_id(self) -> str: ...
+
+    @property
+    def large(self) -> bool: ...
+
+    @property
+    def batch_ids(self) -> Sequence[str]: ...
+
+
 class PlanStore(Protocol):
-    async def claim(self, after: str, now: datetime) -> PlanClaim | None: ...
+    async def waiting(self, after: str, most: int, large: int) -> Sequence[PlanQueue]: ...
+
+    async def claim(self, batch_id: str, now: datetime) -> PlanClaim | None: ...
 
     async def abandon(self, batch_id: str, plan_id: str) -> None: ...
 
     async def tidy(self, batch_id: str) -> None: ...
-
-    async def tidy_next(self) -> bool: ...
 
 
 class PublishedBlob(Protocol):

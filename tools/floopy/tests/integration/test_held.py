@@ -84,11 +84,11 @@ async def test_resumed_shard_is_submitted_once_more(planted: Mongo) -> None:
     assert await states(planted) == {"s1": "waiting", "s2": "planned", "s3": "waiting", "s4": "waiting"}
     await planted.collection("shards").delete_many({"_id": "s3"})
     submits = SubmitStore(planted, "test", 30)
-    due = await submits.next_due()
-    assert due is not None
-    assert (due["_id"], due["waiting"], due["queued_since"]) == ("s2", None, SINCE)
+    (due,) = await submits.due(1)
     claim = await submits.claim(due)
     assert claim is not None
+    resumed = claim.shard
+    assert (resumed["_id"], resumed["waiting"], resumed["queued_since"]) == ("s2", None, SINCE)
     assert claim.shard["lease"]["attempt"] == 1
 
 

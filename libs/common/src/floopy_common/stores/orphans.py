@@ -108,11 +108,16 @@ class OrphanStore:
 
     async def claim_due(self, seconds: float) -> Document | None:
         """An orphan to be cancelled or looked at, nobody else's for `seconds`."""
-        return await self._orphans.find_and_update(
-            {"settled": False, **due("next_at")},
-            [assign(raw={"next_at": expire_in(seconds)})],
-            sort=[("next_at", 1)],
+        waiting: Document = {"settled": False, **due("next_at")}
+        # looked for before anything is written: there is hardly ever one
+        found = await self._orphans.find_all(
+            waiting, {"_id": 1}, sort=[("next_at", 1)], limit=1, durable=False
         )
+        for orphan in found:
+            return await self._orphans.find_and_update(
+                {"_id": orphan["_id"], **waiting}, [assign(raw={"next_at": expire_in(seconds)})]
+            )
+        return None
 
     async def seen(self, orphan: Document, status: str, counts: Document, delay: float | None) -> None:
         """Keep how the provider shows it; `delay` None: it has ended, these figures are final."""

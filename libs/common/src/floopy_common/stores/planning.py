@@ -5,8 +5,10 @@ segments and shards of other plans, or a reservation of a batch that never got o
 at any moment is found and removed.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -21,8 +23,21 @@ from floopy_common.stores.caps import CapStore, month_of
 _BY = "floopy-submitter"
 _AT_ONCE = 1_000
 """Documents of one insert."""
+_FEW = 4
+"""Documents that are inserted one by one, which is what those of plans beside each other are merged by."""
+_LOOK = 2_000
+"""Waiting batches that one look goes through."""
 _VALIDATING: Document = {"status": BatchStatus.VALIDATING.value}
 _UNTIDY: Document = {"planning.month": {"$exists": True}}
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Batches of one organisation that wait for their plans, oldest first, all with large inputs or none."""
+
+    org_id: str
+    large: bool
+    batch_ids: Sequence[str]
 
 
 class PlanningHold:
@@ -117,22 +132,39 @@ class PlanningStore:
         self.ttl = lease_ttl
         self._owner = owner
 
-    async def claim(self, after: str, now: datetime) -> PlanningClaim | None:
-        """The longest waiting batch of the first organisation behind `after` that has one, then around.
+    async def waiting(self, after: str, most: int, large: int) -> list[Queue]:
+        """Up to `most` batches of each queue: by organisation from the first behind `after` and around.
 
-        Organisations thus take turns, however many batches each of them sent.
+        Not of every organisation where `most` of them have any: the next look, behind the last, finds others.
+        An input of more than `large` bytes is a large one.
         """
+        queues: list[Queue] = []
+        for first, last in ((after, None), ("", after)) if after else (("", None),):
+            behind, more = first, True
+            while more and len({queue.org_id for queue in queues}) < most:
+                found, more = await self._look(
+                    {"$gt": behind} | ({"$lte": last} if last else {}), most, large
+                )
+                queues += found
+                # an organisation that fills a look is not to hide those behind it
+                behind = found[-1].org_id if found else behind
+        return queues
+
+    async def _look(self, orgs: Document, most: int, large: int) -> tuple[list[Queue], bool]:
+        """The queues of some organisations, and whether there may be more of them."""
+        rows = await self.batches.collection.aggregate(look(orgs, most, large))
+        queues = [Queue(row["_id"]["org"], row["_id"]["large"], row["ids"]) for row in rows]
+        return queues, sum(row["seen"] for row in rows) == _LOOK
+
+    async def claim(self, batch_id: str, now: datetime) -> PlanningClaim | None:
+        """Take the batch for planning; None when another worker did, or there is nothing to plan any more."""
         first_month = {"$ifNull": ["$planning.month", {"$literal": month_of(now)}]}
-        for turn in ({"$gt": after}, {"$lte": after}) if after else ({"$gt": ""},):
-            lease = new_lease(self._owner, self.ttl)
-            found = await self.batches.collection.find_and_update(
-                {"org_id": turn, **_VALIDATING, **FREE_LEASE},
-                [claim_stage(lease, self.ttl), assign(raw={"planning.month": first_month})],
-                sort=[("org_id", 1), ("created_at", 1)],
-            )
-            if found is not None:
-                return PlanningClaim(self, found, lease)
-        return None
+        lease = new_lease(self._owner, self.ttl)
+        found = await self.batches.collection.find_and_update(
+            {"_id": batch_id, **_VALIDATING, **FREE_LEASE},
+            [claim_stage(lease, self.ttl), assign(raw={"planning.month": first_month})],
+        )
+        return None if found is None else PlanningClaim(self, found, lease)
 
     async def abandon(self, batch_id: str, plan_id: str) -> None:
         """Drop what a plan that lost its batch has written; nothing when it turns out to have won."""
@@ -175,7 +207,27 @@ class PlanningStore:
         await self.batches.mark(batch["_id"], _UNTIDY, {"planning": None})
 
 
+def look(orgs: Document, most: int, large: int) -> list[Document]:
+    """The pipeline for the queues of the organisations whose id meets `orgs`."""
+    return [
+        {"$match": {"org_id": orgs, **_VALIDATING, **FREE_LEASE}},
+        {"$sort": {"org_id": 1, "created_at": 1}},
+        {"$limit": _LOOK},
+        {
+            "$group": {
+                "_id": {"org": "$org_id", "large": {"$gt": ["$input.bytes", large]}},
+                "ids": {"$firstN": {"n": most, "input": "$_id"}},
+                "seen": {"$sum": 1},
+            }
+        },
+        {"$sort": {"_id.org": 1, "_id.large": 1}},
+    ]
+
+
 async def _insert(collection: Collection, documents: Sequence[Document]) -> None:
     """Ids follow from the plan's, so what an interrupted call has stored already is left as it is."""
+    if len(documents) <= _FEW:
+        await asyncio.gather(*(collection.insert_new(document) for document in documents))
+        return
     for start in range(0, len(documents), _AT_ONCE):
         await collection.insert_missing(documents[start : start + _AT_ONCE])

@@ -5,42 +5,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from floopy_common.chassis.lease import Lease, LiveLease, claim_stage, new_lease, release_stage, renewing
-from floopy_common.chassis.mongo import FREE_LEASE, Document, Mongo, append, assign, due, expire_in
+from floopy_common.chassis.mongo import Document, Mongo, append, assign, expire_in
+from floopy_common.domain.batch import BatchStatus
 from floopy_common.domain.errors import LeaseLost
 from floopy_common.domain.ids import new_attempt_id, new_nonce
 from floopy_common.domain.shard import AttemptPhase, ShardEnd, ShardState, WaitReason
-
-_AMBIGUOUS = [AttemptPhase.CREATING.value, AttemptPhase.UNKNOWN.value]
-"""Phases in which a provider batch may exist that we do not know of."""
-
-_LAST_IS_AMBIGUOUS: Document = {"$in": [{"$last": "$attempts.phase"}, _AMBIGUOUS]}
-
-_TURNS: tuple[Document, ...] = (
-    {
-        "state": ShardState.WAITING.value,
-        "waiting.reason": {"$ne": WaitReason.OPERATOR.value},
-        **due("waiting.next_attempt_at"),
-    },
-    {"state": ShardState.SUBMITTING.value, "$expr": {"$not": [_LAST_IS_AMBIGUOUS]}},
-    {"state": ShardState.PLANNED.value, **due("submit_at")},
-)
-"""Those that wait before those a worker left behind before new ones; each is one walk along an index."""
-
-_SUBMITTABLE: Document = {"$and": [{"$or": list(_TURNS)}, FREE_LEASE]}
-"""What may be claimed for a try: no provider batch of it can exist that nobody has recorded."""
-
-_UNCLEAR: Document = {
-    "$and": [
-        {
-            "$or": [
-                {"state": ShardState.SUBMIT_UNKNOWN.value, **due("search.next_at")},
-                {"state": ShardState.SUBMITTING.value, "$expr": _LAST_IS_AMBIGUOUS},
-            ]
-        },
-        FREE_LEASE,
-    ]
-}
-"""What must be looked for at the provider before anything else is done with it."""
+from floopy_common.stores.due_shards import LOOK_ORDER, RESUMABLE, SUBMITTABLE, UNCLEAR, except_for, looks
 
 
 def on_attempt(attempt_id: str, values: Mapping[str, Any], *, now: Collection[str] = ()) -> Document:
@@ -52,16 +22,44 @@ def on_attempt(attempt_id: str, values: Mapping[str, Any], *, now: Collection[st
     return {"$set": {"attempts": {"$map": {"input": "$attempts", "in": {"$cond": [mine, merged, "$$this"]}}}}}
 
 
+def intend_stage() -> Document:
+    """A stage that begins another attempt, unless the last can go on or the shard is to be split first."""
+    attempt: Document = {
+        "id": new_attempt_id(),
+        "nonce": new_nonce(),
+        "phase": AttemptPhase.INTENT.value,
+        "input_file_id": None,
+        "creating_at": None,
+        "provider_batch_id": None,
+        "looks": 0,
+        "last_look_at": None,
+        "resolution": None,
+    }
+    begun = {"$mergeObjects": [{"$literal": attempt}, {"intent_at": "$$NOW"}]}
+    others: Document = {"$ifNull": ["$attempts", []]}
+    split: Document = {"$ne": [{"$ifNull": ["$split", None]}, None]}
+    goes_on = {"$or": [split, {"$in": [{"$last": "$attempts.phase"}, RESUMABLE]}]}
+    counted = {"$add": [{"$ifNull": ["$attempt", 0]}, 1]}
+    return assign(
+        raw={
+            "attempts": {"$cond": [goes_on, others, {"$concatArrays": [others, [begun]]}]},
+            "attempt": {"$cond": [goes_on, "$attempt", counted]},
+        }
+    )
+
+
 class SubmitHold:
     """A shard that this worker alone submits; `shard` is as its last write left it.
 
-    Every write filters on the lease's token and raises LeaseLost when it matches nothing.
+    Every write filters on the lease's token and raises LeaseLost when it matches nothing. Of what a fence or
+    a record has written, `shard` shows the states alone.
     """
 
     def __init__(self, store: "SubmitStore", shard: Document, live: LiveLease) -> None:
         self.shard = shard
         self._store = store
         self._live = live
+        self._unsaid: list[Document] = []
 
     @property
     def attempt(self) -> Document | None:
@@ -77,31 +75,11 @@ class SubmitHold:
         """Seconds in which nobody else can own the shard."""
         return self._live.seconds_left()
 
-    async def intend(self) -> None:
-        """Begin another attempt."""
-        attempt: Document = {
-            "id": new_attempt_id(),
-            "nonce": new_nonce(),
-            "phase": AttemptPhase.INTENT.value,
-            "input_file_id": None,
-            "creating_at": None,
-            "provider_batch_id": None,
-            "looks": 0,
-            "last_look_at": None,
-            "resolution": None,
-        }
-        counted = {"$add": [{"$ifNull": ["$attempt", 0]}, 1]}
-        await self._write(
-            [
-                append("attempts", attempt),
-                on_attempt(attempt["id"], {}, now=["intent_at"]),
-                assign(raw={"attempt": counted}),
-            ]
-        )
-
-    async def prepared(self, input_file_id: str | None) -> None:
-        """The input is at the provider."""
-        await self._write([self._on_last(AttemptPhase.PREPARED, {"input_file_id": input_file_id})])
+    def prepared(self, input_file_id: str | None) -> None:
+        """The input is at the provider, which the next write says along with what it says itself."""
+        changes = {"phase": AttemptPhase.PREPARED.value, "input_file_id": input_file_id}
+        self._unsaid = [on_attempt(self._last()["id"], changes)]
+        self._knows(attempt=changes)
 
     async def extend(self, seconds: float) -> None:
         """Keep the shard for at least `seconds` from now."""
@@ -111,7 +89,8 @@ class SubmitHold:
         """From here on a provider batch may exist; the shard is kept for at least `seconds` from now."""
         fenced = self._on_last(AttemptPhase.CREATING, {}, now=["creating_at"])
         async with self._live.extending(seconds) as stage:
-            await self._write([fenced, stage])
+            await self._put([fenced, stage])
+        self._knows(attempt={"phase": AttemptPhase.CREATING.value})
 
     async def unfence(self) -> None:
         """The call was certainly not made: the attempt is where it was before the fence, free for anybody."""
@@ -123,26 +102,17 @@ class SubmitHold:
         """The provider batch is known; `pending` tells others, the first look comes after `interval`."""
         poll = {"interval": interval, "failures": 0, "started_at": None, "last_at": None, "asked_at": None}
         created = {"provider_batch_id": provider_batch_id, "resolution": resolution}
-        await self._let_go(
-            [
-                self._on_last(AttemptPhase.CREATED, created),
-                append("outbox", pending),
-                assign(
-                    {
-                        "state": ShardState.SUBMITTED.value,
-                        "provider_batch_id": provider_batch_id,
-                        "provider_status": None,
-                        "provider_counts": None,
-                        "waiting": None,
-                        "search": None,
-                        "poll": poll,
-                        "cancel_asked_at": None,
-                    },
-                    now=["submitted_at"],
-                ),
-                assign(raw={"poll.next_at": expire_in(interval), "lease.attempt": 0}),
-            ]
-        )
+        submitted = {"state": ShardState.SUBMITTED.value, "provider_batch_id": provider_batch_id}
+        untold = dict.fromkeys(("provider_status", "provider_counts", "waiting", "search", "cancel_asked_at"))
+        stages = [
+            self._on_last(AttemptPhase.CREATED, created),
+            append("outbox", pending),
+            assign({**submitted, **untold, "poll": poll}, now=["submitted_at"]),
+            assign(raw={"poll.next_at": expire_in(interval), "lease.attempt": 0}),
+        ]
+        with self._live.letting_go():
+            await self._put([*stages, release_stage()])
+        self._knows(submitted, attempt={**created, "phase": AttemptPhase.CREATED.value})
 
     async def wait(self, reason: WaitReason, delay: float, *, anew: str | None = None) -> None:
         """Certainly nothing was accepted; try again in `delay` seconds.
@@ -262,8 +232,21 @@ class SubmitHold:
             await self._write([*stages, release_stage()])
 
     async def _write(self, stages: Sequence[Mapping[str, Any]]) -> None:
-        held = {"_id": self.shard["_id"], **self._live.held()}
-        self.shard = await self._store.write(held, stages)
+        self.shard = await self._store.write(self._held(), [*self._unsaid, *stages])
+        self._unsaid = []
+
+    async def _put(self, stages: Sequence[Mapping[str, Any]]) -> None:
+        """Likewise, without the shard as it is then."""
+        await self._store.put(self._held(), [*self._unsaid, *stages])
+        self._unsaid = []
+
+    def _held(self) -> Document:
+        return {"_id": self.shard["_id"], **self._live.held()}
+
+    def _knows(self, changes: Document | None = None, *, attempt: Document) -> None:
+        """What becomes of the shard and its newest attempt."""
+        *earlier, last = self.shard["attempts"]
+        self.shard = {**self.shard, **(changes or {}), "attempts": [*earlier, {**last, **attempt}]}
 
 
 class Claim:
@@ -286,21 +269,24 @@ class SubmitStore:
 
     def __init__(self, mongo: Mongo, owner: str, lease_ttl: float) -> None:
         self._shards = mongo.collection("shards")
+        self._batches = mongo.collection("batches")
         self._owner = owner
         self._ttl = lease_ttl
 
-    async def next_due(self, without_accounts: Collection[str] = ()) -> Document | None:
-        """The shard to be submitted next, except those of `without_accounts`."""
-        for turn in _TURNS:
-            criteria = _except({"$and": [turn, FREE_LEASE]}, without_accounts)
-            found = await self._shards.find_one(criteria, sort=_OLDEST)
-            if found is not None:
-                return found
-        return None
+    async def due(
+        self, most: int, *, without_accounts: Collection[str] = (), largest: int | None = None
+    ) -> list[Document]:
+        """The first `most` shards to be submitted, except those of `without_accounts`, or of more than
+        `largest` bytes: {account_id, batch_id, plan_id, provider, state, bytes} of each.
+        """
+        criteria = except_for({} if largest is None else {"bytes": {"$lte": largest}}, without_accounts)
+        first, *others = looks(criteria, most)
+        unions = [{"$unionWith": {"coll": "shards", "pipeline": look}} for look in others]
+        return await self._shards.aggregate([*first, *unions, {"$limit": most}])
 
     async def next_unclear(self, without_accounts: Collection[str] = ()) -> Document | None:
         """The shard to be looked for next, except those of `without_accounts`."""
-        return await self._shards.find_one(_except(_UNCLEAR, without_accounts), sort=_LOOK_ORDER)
+        return await self._shards.find_one(except_for(UNCLEAR, without_accounts), sort=LOOK_ORDER)
 
     async def get(self, shard_id: str) -> Document | None:
         return await self._shards.find_one({"_id": shard_id})
@@ -321,14 +307,14 @@ class SubmitStore:
     async def defer(self, shard: Document, delay: float) -> None:
         """Do not offer a shard that nobody works on for `delay` seconds."""
         await self._shards.update_one(
-            {"_id": shard["_id"], "state": shard["state"], **_SUBMITTABLE},
+            {"_id": shard["_id"], "state": shard["state"], **SUBMITTABLE},
             [assign({"state": ShardState.PLANNED.value}, raw={"submit_at": expire_in(delay)})],
         )
 
     async def discard(self, shard: Document) -> None:
         """End a shard whose plan is not its batch's; nobody counts or shows it."""
         await self._shards.update_one(
-            {"_id": shard["_id"], "state": shard["state"], **_SUBMITTABLE},
+            {"_id": shard["_id"], "state": shard["state"], **SUBMITTABLE},
             [
                 assign(
                     {"state": ShardState.SETTLED.value, "ended": ShardEnd.CANCELLED.value}, now=["ended_at"]
@@ -337,8 +323,12 @@ class SubmitStore:
         )
 
     async def claim(self, shard: Document) -> Claim | None:
-        """Take the shard for submitting; None when another worker did, or there is nothing to do any more."""
-        return await self._claim(shard, _SUBMITTABLE, [assign({"state": ShardState.SUBMITTING.value})])
+        """Take the shard for submitting; None when another worker did, or there is nothing to do any more.
+
+        Its newest attempt can go on: another has begun, with the claim, where the last could not.
+        """
+        submitting = assign({"state": ShardState.SUBMITTING.value})
+        return await self._claim(shard, SUBMITTABLE, [intend_stage(), submitting])
 
     async def claim_search(self, shard: Document) -> Claim | None:
         """Take the shard for looking for its last attempt; None when another worker did.
@@ -349,7 +339,7 @@ class SubmitStore:
         same_attempt = {"$expr": {"$eq": [{"$last": "$attempts.id"}, last]}}
         return await self._claim(
             shard,
-            {"$and": [_UNCLEAR, same_attempt]},
+            {"$and": [UNCLEAR, same_attempt]},
             [
                 on_attempt(last, {"phase": AttemptPhase.UNKNOWN.value}),
                 assign({"state": ShardState.SUBMIT_UNKNOWN.value}, now=["search.began_at"]),
@@ -373,6 +363,17 @@ class SubmitStore:
             raise LeaseLost(str(held["_id"]))
         return after
 
+    async def put(self, held: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> None:
+        """LeaseLost when `held` matches nothing."""
+        if await self._shards.update_one(held, stages) == 0:
+            raise LeaseLost(str(held["_id"]))
+
+    async def show_submitted(self, batch_id: str) -> bool:
+        """Show that a batch's only shard is submitted; False when the batch ends, and more is to be done."""
+        shown = {"summary.shards": {ShardState.SUBMITTED.value: 1}, "summary.queue": None}
+        running = {"_id": batch_id, "status": BatchStatus.IN_PROGRESS.value, "ending": None}
+        return await self._batches.update_one(running, {"$set": shown}, durable=False) == 1
+
     async def count_waiting(self) -> dict[str, int]:
         """Reason and number of the shards that wait."""
         rows = await self._shards.aggregate(
@@ -382,11 +383,3 @@ class SubmitStore:
             ]
         )
         return {row["_id"]: row["shards"] for row in rows}
-
-
-_OLDEST = [("queued_since", 1), ("created_at", 1), ("_id", 1)]
-_LOOK_ORDER = [("search.next_at", 1), ("_id", 1)]
-
-
-def _except(criteria: Document, accounts: Collection[str]) -> Document:
-    return {**criteria, "account_id": {"$nin": list(accounts)}} if accounts else criteria

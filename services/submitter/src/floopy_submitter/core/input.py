@@ -13,6 +13,7 @@ from floopy_common.domain.shard import ShardKind
 from floopy_common.providers.anthropic.refusal import Refused
 from floopy_common.providers.openai.request import TRANSLATOR_VERSION, upstream_line
 from floopy_common.providers.port import AttemptInput
+from floopy_submitter.core.kept import KeptInputs
 from floopy_submitter.core.translator import Bodies, Translators
 from floopy_submitter.ports import Document, InputReader, PlannedIndex
 
@@ -61,10 +62,18 @@ class Judged(NamedTuple):
 class ShardInput:
     """Streams the input of shards; memory is bounded by a span and a segment's index."""
 
-    def __init__(self, index: PlannedIndex, files: InputReader, translators: Translators) -> None:
+    def __init__(
+        self,
+        index: PlannedIndex,
+        files: InputReader,
+        translators: Translators,
+        kept: KeptInputs | None = None,
+    ) -> None:
+        """`kept`: inputs that need not be read."""
         self._index = index
         self._files = files
         self._translators = translators
+        self._kept = kept or KeptInputs()
 
     async def open(self, batch: Document, shard: Document, attempt: Document) -> AttemptInput:
         """The shard's lines in input order, in the form its provider takes, in pieces of about 256 KiB.
@@ -155,12 +164,14 @@ class ShardInput:
         self, batch: Document, shard: Document
     ) -> AsyncGenerator[tuple[int, list[tuple[int, msgspec.Raw]]], None]:
         """Segments' numbers, and runs of the bodies of their lines with the lines' numbers."""
+        kept = self._kept.of(shard["plan_id"])
+        index, files = (self._index, self._files) if kept is None else (kept, kept)
         for segment in shard["segments"]:
-            packed = await self._index.read(
+            packed = await index.read(
                 batch["plan"]["index_blob"], shard["batch_id"], shard["plan_id"], [segment]
             )
             mine = _mine(packed, shard)
-            async with aclosing(spans(self._files, batch["input"]["ranges"], mine)) as runs:
+            async with aclosing(spans(files, batch["input"]["ranges"], mine)) as runs:
                 async for entries, data, base in runs:
                     yield segment, [(entry.line_no, body_of(data, base, entry)) for entry in entries]
 

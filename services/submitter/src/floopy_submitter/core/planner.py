@@ -8,15 +8,16 @@
         segment=SegmentLimits(settings.segment.max_lines, settings.segment.max_bytes),
         shard=ShardLimits(settings.shard.max_lines, settings.shard.max_bytes),
         translations={"anthropic": TranslationPlanner(...)},   # by provider, where lines are translated
+        kept=KeptInputs(),     # where small inputs are handed on to whoever submits them
         planned=wake,          # called after a batch got its plan: there are shards to submit
         refused=wake,          # called after a batch failed: an event waits in its outbox
         now=clock.now,
         hit=failpoints.hit,    # PLANNING_STEPS are the names to declare
     )
 
-`step` is for a Loop that `batch.created` wakes; several loops may run it at once, which is how a small batch
-does not wait for a large one. Everything is decided by the batch's lease and one conditional write at the
-end, so a crash at any moment leaves the batch to the next claim, which starts over with a plan id of its own.
+Any number of plans may be under way at once (`planning.py` starts them). Everything is decided by the batch's
+lease and one conditional write at the end, so a crash at any moment leaves the batch to the next claim, which
+starts over with a plan id of its own.
 """
 
 import asyncio
@@ -30,6 +31,7 @@ from floopy_common.providers.openai.request import TRANSLATOR_VERSION
 from floopy_submitter.core import faults
 from floopy_submitter.core.cutting import OPENAI_LIMITS, Segment, SegmentLimits, ShardLimits
 from floopy_submitter.core.faults import Fault
+from floopy_submitter.core.kept import Copy, KeptInputs
 from floopy_submitter.core.plan import (
     Upstream,
     archive_document,
@@ -49,6 +51,7 @@ from floopy_submitter.ports import (
     IndexWriter,
     InputReader,
     Now,
+    PlanClaim,
     PlanHold,
     PlanStore,
     PriceList,
@@ -86,7 +89,7 @@ class _Cut:
 
 
 class Planner:
-    """Plans one batch a step; see the module for how to make one."""
+    """Plans batches; see the module for how to make one."""
 
     def __init__(
         self,
@@ -99,6 +102,7 @@ class Planner:
         shard: ShardLimits,
         translations: Mapping[str, TranslationPlanner],
         mixed_models: bool,
+        kept: KeptInputs,
         planned: Callable[[], None],
         refused: Callable[[], None],
         now: Now,
@@ -117,20 +121,15 @@ class Planner:
         self._shard = shard.within(OPENAI_LIMITS)
         self._translations = translations
         self._mixed_models = mixed_models
+        self._kept = kept
         self._planned = planned
         self._refused = refused
         self._now = now
         self._hit = hit
         self._audit_after = audit_after
-        self._last_org = ""
 
-    async def step(self) -> bool:
-        """Plan or refuse one batch, else tidy up behind a planner that died; True when there was one."""
-        claim = await self._store.claim(self._last_org, self._now())
-        if claim is None:
-            self._last_org = ""
-            return await self._store.tidy_next()
-        self._last_org = claim.batch["org_id"]
+    async def plan(self, claim: PlanClaim) -> None:
+        """Plan or refuse a claimed batch, unless it is another's meanwhile."""
         try:
             async with claim.hold() as hold:
                 won = await self._decide(hold, claim.tries)
@@ -141,7 +140,6 @@ class Planner:
             await self._store.abandon(claim.batch["_id"], claim.plan_id)
         elif not claim.is_first:
             await self._store.tidy(claim.batch["_id"])
-        return True
 
     async def _decide(self, hold: PlanHold, tries: int) -> bool:
         """False when the batch is not ours to decide any more."""
@@ -156,14 +154,19 @@ class Planner:
         endpoint = hold.batch["endpoint"]
         scan = InputScan(endpoint, self._segment, self._shard, mixed_models=self._mixed_models)
         async with self._blobs.writer(kind="index", pins=[hold.batch["_id"]]) as writer:
-            await self._read(hold.batch, scan, writer)
+            copy = await self._read(hold.batch, scan, writer)
             if not await hold.reserve(scan.lines):
                 cap = hold.batch["context"]["monthly_line_cap"]
                 raise _Refused([faults.over_cap(scan.lines, cap)])
             self._hit("plan.after_reserve")
         self._hit("plan.after_index")
         cut = await self._cut(hold, scan, writer.blob.id)
-        return await self._store_plan(hold, scan, writer.blob.id, cut)
+        if not await self._store_plan(hold, scan, writer.blob.id, cut):
+            return False
+        if (kept := copy.done(cut.segments)) is not None:
+            self._kept.keep(hold.plan_id, kept, len(cut.shards))
+        self._planned()
+        return True
 
     async def _cut(self, hold: PlanHold, scan: InputScan, index_blob: str) -> "_Cut":
         """Segments and shards; where lines are translated, shards of what comes of that."""
@@ -198,12 +201,15 @@ class Planner:
             documents.append(unsent_document(batch, plan_id, no, unsent, model, archive, now))
         return documents
 
-    async def _read(self, batch: Document, scan: InputScan, writer: IndexWriter) -> None:
+    async def _read(self, batch: Document, scan: InputScan, writer: IndexWriter) -> Copy:
         """One pass over the input; _Refused when it cannot run."""
+        copy = Copy()
         try:
             async with aclosing(self._files.read_ranges(batch["input"]["ranges"])) as pieces:
                 async for piece in pieces:
-                    await writer.write(scan.feed(piece))
+                    rows = scan.feed(piece)
+                    copy.add(piece, rows)
+                    await writer.write(rows)
                     if scan.is_hopeless:
                         break
                     # pieces that were read ahead come without a wait: let the lease have its heartbeat
@@ -212,9 +218,12 @@ class Planner:
             raise _Refused([faults.unknown_file(batch["input_file_id"], batch["org_id"])]) from None
         except BlobCorrupt:
             raise _Refused([faults.damaged_file(batch["input_file_id"])]) from None
-        await writer.write(scan.finish())
+        rows = scan.finish()
+        copy.add(b"", rows)
+        await writer.write(rows)
         if scan.faults:
             raise _Refused(scan.faults)
+        return copy
 
     async def _store_plan(self, hold: PlanHold, scan: InputScan, index_blob: str, cut: "_Cut") -> bool:
         batch, plan_id, now = hold.batch, hold.plan_id, self._now()
@@ -240,7 +249,6 @@ class Planner:
         self._hit("plan.after_plan")
         size = {"lines": scan.lines, "shards": len(cut.shards)}
         _log.info("planned", extra={"event": "planned", "batch_id": batch["_id"], **size})
-        self._planned()
         return True
 
     async def _refuse(self, hold: PlanHold, refusal: Sequence[Fault]) -> bool:

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from typing import Any
 
 from floopy_common.domain.errors import LeaseLost
@@ -13,6 +13,15 @@ _log = logging.getLogger(__name__)
 
 Find = Callable[[Collection[str]], Awaitable[Document | None]]
 """The next piece of work, except that of the given accounts."""
+
+FindMany = Callable[[int, Collection[str]], Awaitable[list[Document]]]
+"""So many pieces of work, the next first, except those of the given accounts."""
+
+Weighs = Callable[[Document], bool]
+"""Whether a piece of work is one of which only a few may run."""
+
+_LOOK = 64
+"""Pieces of work that are looked through at once."""
 
 
 class Slots:
@@ -42,6 +51,50 @@ class Slots:
             if found is not None or not above:
                 return found
         return None
+
+    async def offered(self, find: FindMany, without: Collection[str] = ()) -> tuple[list[Document], bool]:
+        """Work enough for `share` to choose from, and whether there may be more of it."""
+        busy = Counter(self._running.values())
+        full = {account for account, jobs in busy.items() if jobs >= self._per_account}
+        rows = await find(_LOOK, full | set(without))
+        more = may_hide = len(rows) == _LOOK
+        while may_hide:
+            accounts = {row["account_id"] for row in rows}
+            if len(accounts - busy.keys()) >= self.free:
+                break
+            # of an account that has much to do, so much is seen that it may hide one that has nothing running
+            found = await find(_LOOK, accounts | busy.keys() | set(without))
+            rows += found
+            may_hide = len(found) == _LOOK
+        return rows, more
+
+    def share(
+        self, rows: Iterable[Document], alone: Collection[str], weighs: Weighs, room: int
+    ) -> list[Document]:
+        """Those of `rows` to begin with now, each time of the account with the fewest jobs that has any left.
+
+        One job at a time for each account of `alone`, and of those that weigh something no more than `room`.
+        """
+        busy = Counter(self._running.values())
+        queues: dict[str, deque[tuple[int, Document]]] = {}
+        for place, row in enumerate(rows):
+            queues.setdefault(row["account_id"], deque()).append((place, row))
+        chosen: list[Document] = []
+        while len(chosen) < self.free:
+            open_to: list[tuple[int, int, str]] = []
+            for account, queue in queues.items():
+                while queue and not room and weighs(queue[0][1]):
+                    queue.popleft()
+                if queue and busy[account] < (1 if account in alone else self._per_account):
+                    open_to.append((busy[account], queue[0][0], account))
+            if not open_to:
+                break
+            account = min(open_to)[2]
+            _, row = queues[account].popleft()
+            busy[account] += 1
+            room -= weighs(row)
+            chosen.append(row)
+        return chosen
 
     def start(self, account_id: str, job: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(job)

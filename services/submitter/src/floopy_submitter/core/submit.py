@@ -1,4 +1,7 @@
-"""Submitting a shard: claim, intent, prepare, fence, create, record; each step survives a crash after it."""
+"""Submitting a claimed shard: prepare, fence, create, record; each step survives a crash after it.
+
+Three writes: the claim begins the attempt, the fence says where its input is, the record ends it.
+"""
 
 import asyncio
 import logging
@@ -23,10 +26,9 @@ from floopy_common.providers.port import (
 from floopy_submitter.core.input import ShardInput
 from floopy_submitter.core.orphans import OrphanKeeper
 from floopy_submitter.core.refusing import Refuser, refused_as_a_whole
-from floopy_submitter.core.slots import Slots
 from floopy_submitter.core.splitting import Splitter
 from floopy_submitter.core.waiting import Backoff, Breaker, reason_of
-from floopy_submitter.core.wanted import is_stale, may_submit
+from floopy_submitter.core.wanted import may_submit
 from floopy_submitter.errors import LinesRefused, NoTurn, TooLate, WrongPlan
 from floopy_submitter.ports import (
     Announce,
@@ -36,15 +38,15 @@ from floopy_submitter.ports import (
     CreateTurn,
     CreateTurns,
     Document,
-    DueShards,
     Hit,
     Hold,
     Report,
+    StoredShards,
+    Submitted,
 )
 
 _log = logging.getLogger(__name__)
 
-_RESUMABLE = frozenset({AttemptPhase.INTENT.value, AttemptPhase.PREPARED.value})
 _ACCOUNT_WIDE = frozenset({WaitReason.RATE_LIMITED, WaitReason.BLOCKED})
 _UNCLEAR = frozenset({AttemptPhase.CREATING.value, AttemptPhase.UNKNOWN.value})
 
@@ -90,12 +92,12 @@ class _Creation:
 
 
 class Submitter:
-    """Finds shards that are due and submits each under a lease, several beside each other."""
+    """Submits shards, each under its lease; see `due.py` for which, and when."""
 
     def __init__(
         self,
         *,
-        shards: DueShards,
+        shards: StoredShards,
         batches: BatchReader,
         providers: ProviderDirectory,
         inputs: ShardInput,
@@ -103,13 +105,13 @@ class Submitter:
         refuser: Refuser,
         turns: CreateTurns,
         keeper: OrphanKeeper,
-        slots: Slots,
         backoff: Backoff,
         breaker: Breaker,
         fail_when_full: bool,
         times: SubmitTimes,
         announce: Announce,
         changed: Changed,
+        submitted: Submitted,
         unclear: Callable[[], None],
         report: Report,
         hit: Hit,
@@ -121,36 +123,17 @@ class Submitter:
         self._splitter = splitter
         self._refuser = refuser
         self._turns = turns
-        self._one_at_a_time: set[str] = set()
         self._keeper = keeper
-        self._slots = slots
         self._backoff = backoff
         self._breaker = breaker
         self._fail_when_full = fail_when_full
         self._times = times
         self._announce = announce
         self._changed = changed
+        self._submitted = submitted
         self._unclear = unclear
         self._report = report
         self._hit = hit
-
-    async def step(self) -> bool:
-        """Start what is due and fits; False: a wake-up or the end of a job says when there is more."""
-        while self._slots.free > 0:
-            # where creates take turns, a second job would only wait for the first
-            without = self._breaker.paused() | (self._slots.accounts & self._one_at_a_time)
-            shard = await self._slots.next_from(self._shards.next_due, without)
-            if shard is None:
-                break
-            batch = await self._batches.get(shard["batch_id"])
-            if is_stale(batch, shard):
-                await self._shards.discard(shard)
-            elif batch is None or not may_submit(batch, shard):
-                await self._shards.defer(shard, self._times.defer)
-            elif (claim := await self._shards.claim(shard)) is not None:
-                self._hit("submit.after_claim")
-                self._slots.start(shard["account_id"], self.submit(claim, batch))
-        return False
 
     async def submit(self, claim: Claim, batch: Document) -> None:
         """Submit one claimed shard of `batch`, which was read a moment ago.
@@ -169,6 +152,8 @@ class Submitter:
         self._report.moved(state)
         if state == ShardState.SUBMITTED.value:
             self._report.submitted(time.monotonic() - started)
+            await self._submitted(hold.shard, batch)
+            return
         if state == ShardState.SUBMIT_UNKNOWN.value:
             self._unclear()
         await self._changed(claim.shard["batch_id"])
@@ -212,17 +197,13 @@ class Submitter:
 
     async def _prepare(self, hold: Hold, batch: Document, provider: BatchProvider) -> _Ready:
         """An attempt whose input is at the provider, or is ready to go with the create."""
-        if hold.attempt is None or hold.attempt["phase"] not in _RESUMABLE:
-            await hold.intend()
-            self._hit("submit.after_intent")
         attempt = _present(hold)
         if attempt["input_file_id"] is not None:
             return _Ready(reused=True)
         upload = await self._inputs.open(batch, hold.shard, attempt)
         input_file_id = await provider.prepare(upload)
         self._hit("submit.after_upload")
-        await hold.prepared(input_file_id)
-        self._hit("submit.after_prepared")
+        hold.prepared(input_file_id)
         return _Ready(input=upload if input_file_id is None else None)
 
     async def _create_in_turn(
@@ -238,7 +219,6 @@ class Submitter:
         if provider.shows_attempts:
             await self._create(hold, batch, provider, creations, ready)
             return
-        self._one_at_a_time.add(hold.shard["account_id"])
         await hold.extend(times.call)
         turn = await self._turns.take(hold.shard, times.call, times.quiet)
         if turn is None:
@@ -325,9 +305,6 @@ class Submitter:
             "a shard waits",
             extra={"event": "submit_waits", "shard_id": hold.shard["_id"], "reason": reason, "cause": cause},
         )
-        if hold.attempt is None:
-            # only what waits is counted, shown and backs off, and it waits with an attempt to go on with
-            await hold.intend()
         await hold.wait(reason, delay)
         self._hit("submit.after_wait")
 

@@ -1,6 +1,8 @@
 """Whether a batch wants a shard of its submitted."""
 
 from floopy_common.domain.batch import BatchStatus
+from floopy_common.domain.ids import shard_id
+from floopy_common.domain.shard import ShardKind
 from floopy_submitter.ports import Document
 
 
@@ -21,3 +23,9 @@ def may_submit(batch: Document | None, shard: Document) -> bool:
         and batch["plan"]["plan_id"] == shard["plan_id"]
         and batch["ending"] is None
     )
+
+
+def is_alone(shard: Document, batch: Document) -> bool:
+    """Whether a shard that is submitted is all there is of its batch: it was neither split, nor settled yet."""
+    is_whole = shard["_id"] == shard_id(shard["plan_id"], 0) and not shard.get("splits")
+    return is_whole and batch["plan"]["shards"] == 1 and shard["kind"] == ShardKind.PRIMARY.value

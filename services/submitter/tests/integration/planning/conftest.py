@@ -23,7 +23,10 @@ from floopy_common.stores.caps import CapStore, month_of
 from floopy_common.stores.files import FileStore
 from floopy_common.stores.planning import PlanningStore
 from floopy_submitter.core.cutting import SegmentLimits, ShardLimits
+from floopy_submitter.core.kept import SMALL, KeptInputs
 from floopy_submitter.core.planner import Planner
+from floopy_submitter.core.planning import Planning
+from floopy_submitter.core.slots import Slots
 from floopy_submitter.core.stored_files import StoredFiles
 from floopy_submitter.core.translation import TranslationPlanner
 from floopy_submitter.core.translator import Translators
@@ -63,6 +66,26 @@ class Bundled:
         return self._table
 
 
+class Steps:
+    """Plans as many batches as there are slots and waits for them; tidies up where none waits."""
+
+    def __init__(self, store: PlanningStore, planner: Planner, slots: int) -> None:
+        self._store = store
+        self._slots = [Slots(slots, lambda: None), Slots(1, lambda: None)]
+        small, large = self._slots
+        self._planning = Planning(
+            store=store, planner=planner, small=small, large=large, now=SystemClock().now
+        )
+
+    async def step(self) -> bool:
+        """Whether there was anything to do."""
+        more = await self._planning.step()
+        started = any(slots.accounts for slots in self._slots)
+        for slots in self._slots:
+            await slots.close(DEADLINE)
+        return more or started or await self._store.tidy_next()
+
+
 class World:
     """Organisations with batches to plan."""
 
@@ -72,11 +95,19 @@ class World:
         self.batches = BatchStore(mongo)
         self.caps = CapStore(mongo)
         self.models: Any = None
+        self.kept = KeptInputs()
         self.steps: list[str] = []
         self.woken: list[str] = []
 
     def store(self, owner: str = "a", ttl: float = 15.0) -> PlanningStore:
         return PlanningStore(self.mongo, owner, ttl)
+
+    async def claim(self, owner: str = "a", ttl: float = 15.0) -> Any:
+        """The claim of whichever batch is next, None where none waits."""
+        store = self.store(owner, ttl)
+        for queue in await store.waiting("", 1, SMALL):
+            return await store.claim(queue.batch_ids[0], SystemClock().now())
+        return None
 
     def planner(
         self,
@@ -87,9 +118,11 @@ class World:
         between: Callable[[], Awaitable[None]] | None = None,
         claude: AnthropicSettings | None = None,
         mixed_models: bool = True,
-    ) -> Planner:
-        return Planner(
-            store=self.store(ttl=ttl),
+        slots: int = 1,
+    ) -> Steps:
+        store = self.store(ttl=ttl)
+        planner = Planner(
+            store=store,
             blobs=self.blobs,
             files=FileReader(self.blobs) if between is None else Input(self.blobs, between),
             prices=PriceTable(),
@@ -97,11 +130,13 @@ class World:
             shard=ShardLimits(*shard),
             translations={"anthropic": self._translation(claude or AnthropicSettings(), ShardLimits(*shard))},
             mixed_models=mixed_models,
+            kept=self.kept,
             planned=lambda: self.woken.append("planned"),
             refused=lambda: self.woken.append("refused"),
             now=SystemClock().now,
             hit=self.steps.append,
         )
+        return Steps(store, planner, slots)
 
     def _translation(self, claude: AnthropicSettings, limits: ShardLimits) -> TranslationPlanner:
         files = StoredFiles(FileStore(self.mongo), self.blobs, FileReader(self.blobs), claude.file_bytes)

@@ -6,12 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from floopy_common.chassis.clock import SystemClock
 from floopy_common.domain.errors import LeaseLost
 from floopy_common.domain.index import unpack_input
 from floopy_common.providers.openai.request import TRANSLATOR_VERSION, upstream_length, upstream_line
 from floopy_common.providers.pricing import price_version
 
 CHAT = "/v1/chat/completions"
+NOW = SystemClock().now()
 SEGMENT_FIELDS = {
     *("_id", "batch_id", "org_id", "plan_id", "no", "first_line", "last_line", "lines", "bytes"),
     *("index_from", "index_to", "ready", "state", "lease", "manifest", "counts", "usage", "emitted"),
@@ -269,7 +271,7 @@ async def test_cancelling_just_before_the_plan_counts_leaves_nothing_live(
 ) -> None:
     batch_id = await world.create(make_lines(20), cap=100)
     store = world.store()
-    claim = await store.claim("", (await world.batch(batch_id))["created_at"])
+    claim = await store.claim(batch_id, NOW)
     async with claim.hold() as hold:
         assert await hold.reserve(20)
         await write_something(hold)
@@ -311,7 +313,7 @@ async def write_something(hold: Any) -> None:
 
 async def die_with_a_whole_plan(world: Any, batch_id: str) -> Any:
     """Everything of a plan is stored but the transition; the lease stays. Its claim."""
-    claim = await world.store("dead").claim("", (await world.batch(batch_id))["created_at"])
+    claim = await world.claim("dead")
     async with claim.hold() as hold:
         assert await hold.reserve(20)
         await write_something(hold)
@@ -340,7 +342,7 @@ async def test_a_crash_before_the_transition_leaves_the_next_plan_the_only_one(
 async def test_a_zombie_changes_nothing_of_its_successors_plan(world: Any, make_lines: Any) -> None:
     batch_id = await world.create(make_lines(20), cap=20)
     store = world.store("zombie")
-    zombie = await store.claim("", (await world.batch(batch_id))["created_at"])
+    zombie = await store.claim(batch_id, NOW)
     async with zombie.hold() as hold:
         await world.expire_lease(batch_id)
         await world.planner().step()
@@ -359,7 +361,7 @@ async def test_a_zombie_changes_nothing_of_its_successors_plan(world: Any, make_
 
 async def test_a_zombie_reserves_nothing_behind_whoever_tidied_up(world: Any, make_lines: Any) -> None:
     batch_id = await world.create(make_lines(20), cap=100)
-    zombie = await world.store("zombie", 0.1).claim("", (await world.batch(batch_id))["created_at"])
+    zombie = await world.claim("zombie", 0.1)
     await world.cancel(batch_id)
     async with asyncio.timeout(10):
         while not await world.planner().step():
@@ -375,10 +377,10 @@ async def test_a_zombie_reserves_nothing_behind_whoever_tidied_up(world: Any, ma
 async def test_a_zombie_cannot_decide_while_its_successor_still_reads(world: Any, make_lines: Any) -> None:
     batch_id = await world.create(make_lines(20))
     now = (await world.batch(batch_id))["created_at"]
-    zombie = await world.store("zombie").claim("", now)
+    zombie = await world.claim("zombie")
     async with zombie.hold() as hold:
         await world.expire_lease(batch_id)
-        successor = await world.store("b").claim("", now)
+        successor = await world.claim("b")
 
         assert not await hold.planned({"plan": {"plan_id": hold.plan_id}}, now)
         assert not await hold.refused({"errors": []}, now)
@@ -425,7 +427,7 @@ async def test_the_lease_is_renewed_while_a_slow_input_is_read(world: Any, make_
 
     async def rival_fails() -> None:
         await asyncio.sleep(0.4)
-        assert await world.store("rival").claim("", (await world.batch(batch_id))["created_at"]) is None
+        assert await world.store("rival").claim(batch_id, NOW) is None
 
     assert await world.planner(ttl=0.6, between=rival_fails).step()
 
@@ -438,7 +440,7 @@ async def test_a_planner_that_lost_its_lease_stops_and_leaves_the_batch(world: A
 
     async def rival_takes_it() -> None:
         await world.expire_lease(batch_id)
-        taken.append(await world.store("rival").claim("", (await world.batch(batch_id))["created_at"]))
+        taken.append(await world.claim("rival"))
         await asyncio.Event().wait()
 
     assert await world.planner(ttl=0.6, between=rival_takes_it).step()

@@ -35,9 +35,7 @@ SPLIT = Story(max_file_bytes=700, shards=2)
 
 STORIES = {
     "submit.after_claim": PLAIN,
-    "submit.after_intent": PLAIN,
     "submit.after_upload": PLAIN,
-    "submit.after_prepared": PLAIN,
     "submit.after_fence": PLAIN,
     "submit.after_create": PLAIN,
     "submit.after_record": PLAIN,

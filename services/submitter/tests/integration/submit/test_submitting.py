@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
+from pymongo import MongoClient
 
 from floopy_common.chassis.mongo import assign, expire_in
 from floopy_common.domain.shard import AttemptPhase, WaitReason
+from floopy_common.stores.due_shards import looks
 from floopy_common.stores.submitting import SubmitStore
 
 
@@ -257,26 +259,45 @@ async def test_a_shard_without_a_usable_account_waits_where_everybody_sees_it(
     assert len((await world.shard(batch_id))["attempts"]) == 1
 
 
-async def test_finding_the_next_shard_reads_no_more_than_one(world, make_lines, mongo) -> None:
+async def test_finding_shards_reads_no_more_than_are_wanted(
+    world, make_lines, mongo, mongo_uri: str, mongo_database: str
+) -> None:
     await world.plan(make_lines(40), await world.account(), shard_lines=1)
-    shards = mongo.collection("shards")
     later = [assign(raw={"waiting.next_attempt_at": expire_in(60)})]
-    await shards.update_many({"no": {"$lt": 20}}, [assign({"state": "waiting"}), *later])
-    read = 0
+    waiting = [assign({"state": "waiting"}), *later]
+    await mongo.collection("shards").update_many({"no": {"$lt": 20}}, waiting)
+    read = []
+    with MongoClient[dict[str, Any]](mongo_uri) as client:
+        for pipeline in looks({}, 3):
+            command = {"aggregate": "shards", "pipeline": pipeline, "cursor": {}}
+            explained = client[mongo_database].command("explain", command, verbosity="executionStats")
+            read.append(_examined(explained))
 
-    async def explain(criteria: Any, sort: Any) -> Any:
-        nonlocal read
-        explained = await shards._raw.find(criteria, sort=sort).limit(1).explain()
-        read += explained["executionStats"]["totalDocsExamined"]
-        return await shards.find_one(criteria, sort=sort)
+    found = await SubmitStore(mongo, "test", 5).due(3)
 
-    store = SubmitStore(mongo, "test", 5)
-    store._shards = type("Explaining", (), {"find_one": staticmethod(explain)})()
+    assert [shard["_id"].rpartition(":")[2] for shard in found] == ["00020", "00021", "00022"]
+    assert read == [0, 0, 3]
 
-    found = await store.next_due()
 
-    assert found is not None
-    assert (found["no"], read) == (20, 1)
+def _examined(explained: dict[str, Any]) -> int:
+    stats = explained.get("executionStats") or explained["stages"][0]["$cursor"]["executionStats"]
+    return int(stats["totalDocsExamined"])
+
+
+async def test_shards_that_wait_come_before_what_was_left_behind_before_new_ones(
+    world, make_lines, mongo
+) -> None:
+    batch_id = await world.plan(make_lines(3), await world.account(), shard_lines=1)
+    new, left, waits = await world.shards(batch_id)
+    await world.update("shards", waits["_id"], state="waiting", waiting={"reason": "rate_limited"})
+    await world.update("shards", left["_id"], state="submitting")
+
+    found = await SubmitStore(mongo, "test", 5).due(3)
+    without = await SubmitStore(mongo, "test", 5).due(3, without_accounts={new["account_id"]})
+    small = await SubmitStore(mongo, "test", 5).due(3, largest=new["bytes"] - 1)
+
+    assert [shard["_id"] for shard in found] == [waits["_id"], left["_id"], new["_id"]]
+    assert (without, small) == ([], [])
 
 
 async def test_a_failed_upload_is_repeated(world, running, make_lines, quiet, simulator) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from floopy_common.chassis.mongo import Mongo
 from floopy_common.domain.errors import LeaseLost
+from floopy_common.domain.shard import AttemptPhase
 from floopy_common.stores.submitting import SubmitStore
 from floopy_submitter.core.submit import _guard
 from floopy_submitter.errors import TooLate
@@ -89,14 +90,18 @@ async def test_a_worker_whose_lease_was_taken_over_can_write_nothing(
     assert await second.claim(shard) is None
     taken = await world.eventually(lambda: second.claim(shard), "the lease to run out")
 
+    before = await world.shard(batch_id)
     with pytest.raises(LeaseLost):
         async with claim.hold() as hold:
-            await hold.intend()
+            hold.prepared("file-1")
+            await hold.fence(0)
 
-    assert (await world.shard(batch_id))["attempts"] == []
+    assert await world.shard(batch_id) == before
     async with taken.hold() as hold:
-        await hold.intend()
+        hold.prepared("file-2")
         await hold.hand_back(0)
+    [attempt] = (await world.shard(batch_id))["attempts"]
+    assert (attempt["phase"], attempt["input_file_id"]) == (AttemptPhase.PREPARED, "file-2")
 
 
 async def test_a_fenced_shard_is_searched_and_never_claimed_again(
@@ -107,15 +112,14 @@ async def test_a_fenced_shard_is_searched_and_never_claimed_again(
     claim = await store.claim(await world.shard(batch_id))
     assert claim is not None
     async with claim.hold() as hold:
-        await hold.intend()
-        await hold.prepared("file-1")
+        hold.prepared("file-1")
         await hold.fence(0)
     shard = await world.shard(batch_id)
 
     unclear = await world.eventually(store.next_unclear, "the lease to run out")
 
     assert unclear["_id"] == shard["_id"]
-    assert await store.next_due() is None
+    assert await store.due(1) == []
     assert await store.claim(shard) is None
     assert await store.claim_search(shard) is not None
 
@@ -150,5 +154,5 @@ async def test_clocks_of_processes_do_not_decide_who_owns_a_shard(
 
     monkeypatch.setattr("time.time", lambda: 4_000_000_000.0)
 
-    assert await store.next_due() is None
+    assert await store.due(1) == []
     assert await SubmitStore(mongo, "second", 30).claim(await world.shard(batch_id)) is None

@@ -1,0 +1,55 @@
+"""Batches that wait for their plans: organisations take turns, many small ones are planned side by side."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+from floopy_submitter.core.kept import SMALL
+from floopy_submitter.core.planner import Planner
+from floopy_submitter.core.slots import Slots
+from floopy_submitter.ports import Now, PlanQueue, PlanStore
+
+
+class Planning:
+    """Finds batches, claims them and has them planned; small ones need not wait for large ones."""
+
+    def __init__(self, *, store: PlanStore, planner: Planner, small: Slots, large: Slots, now: Now) -> None:
+        """`small` and `large`: for inputs up to, and of more than, `SMALL` bytes."""
+        self._store = store
+        self._planner = planner
+        self._small = small
+        self._large = large
+        self._now = now
+        self._last_org = ""
+
+    async def step(self) -> bool:
+        """Start what waits and fits; True when another worker was quicker, so that more may wait."""
+        free = self._small.free
+        if not free:
+            return False
+        queues = await self._store.waiting(self._last_org, free, SMALL)
+        small = in_turns([queue for queue in queues if not queue.large], free)
+        large = in_turns([queue for queue in queues if queue.large], self._large.free)
+        self._last_org = next((org_id for org_id, _ in reversed(small or large)), "")
+        claimed = await asyncio.gather(
+            *(self._claim(self._small, *turn) for turn in small),
+            *(self._claim(self._large, *turn) for turn in large),
+        )
+        return not all(claimed)
+
+    async def _claim(self, slots: Slots, org_id: str, batch_id: str) -> bool:
+        claim = await self._store.claim(batch_id, self._now())
+        if claim is not None:
+            slots.start(org_id, self._planner.plan(claim))
+        return claim is not None
+
+
+def in_turns(queues: Sequence[PlanQueue], room: int) -> list[tuple[str, str]]:
+    """Organisation and id of `room` batches: of each queue its first, then of each its second, and so on."""
+    return [turn for turn, _ in zip(_turns(queues), range(room), strict=False)]
+
+
+def _turns(queues: Sequence[PlanQueue]) -> Iterator[tuple[str, str]]:
+    for place in range(max((len(queue.batch_ids) for queue in queues), default=0)):
+        for queue in queues:
+            if place < len(queue.batch_ids):
+                yield queue.org_id, queue.batch_ids[place]
