@@ -1,6 +1,7 @@
 """Small deliveries gather: nothing is fetched behind one until it is done and its time is up."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -91,3 +92,27 @@ async def test_a_connection_that_has_ended_is_not_called_any_more(places: Any) -
 
     assert places.paused() == {PLACE}
     assert not places.resumed.is_set()
+
+
+async def test_deliveries_that_follow_one_another_wait_longer_until_it_is_quiet_again(
+    places: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    now, waits = 100.0, list[float]()
+
+    def call_later(delay: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+        waits.append(delay)
+        return loop.call_at(loop.time() + 3600, call)
+
+    monkeypatch.setattr(loop, "time", lambda: now)
+    monkeypatch.setattr(loop, "call_later", call_later)
+    gathering = Gathering(spacing=0.2, longest=0.5)
+
+    for quiet in (0.1, 0.1, 0.1, 5.0, 0.1):
+        now += quiet
+        gathering.begun(places, 25)
+        gathering.ended()
+        gathering._due()
+    gathering.forget()
+
+    assert waits == [0.2, 0.4, 0.5, 0.2, 0.4]

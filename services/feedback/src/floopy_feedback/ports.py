@@ -1,12 +1,15 @@
 """What feedback needs of the outside, as small as it needs it."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from floopy_common.events.scores import RoutingScore
 
 Document = dict[str, Any]
 """A stored document; collections.py says what each holds."""
+
+Key = tuple[str, str, str]
+"""A standing's organisation, provider and model."""
 
 Hit = Callable[[str], None]
 """Passes a named step at which a test may kill the process."""
@@ -49,7 +52,9 @@ class Standings(Protocol):
 
     async def settle(self, rollups: Sequence[Document]) -> None: ...
 
-    async def latest(self, org_id: str, provider: str, model: str) -> list[Document]: ...
+    async def totals(self, keys: Sequence[Key]) -> Mapping[Key, Document]:
+        """`lines`, `quality_sum`, `segments`, `scorer_version`; a standing without any line is left out."""
+        ...
 
     async def standing(self, org_id: str, provider: str, model: str) -> RoutingScore | None: ...
 

@@ -1,5 +1,6 @@
 """Standings of models: whatever is repeated, reordered or done twice at once, they say what the rows say."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from floopy_common.events.lines import SegmentRef
 from floopy_common.events.scores import RoutingScore, RoutingScoreEvent
 from floopy_common.stores import routing_scores
 from floopy_common.stores.contexts import ContextStore
-from floopy_common.stores.routing_scores import RoutingScoreStore
+from floopy_common.stores.routing_scores import Key, RoutingScoreStore
 from floopy_common.stores.segment_runs import SegmentRun
 from floopy_feedback.core.standings import StandingKeeper, standing_of
 
@@ -160,8 +161,8 @@ async def test_a_writer_that_was_overtaken_leaves_its_rollups_pending(
         """Between its reading and its writing another process renews the same standing."""
 
         @override
-        async def latest(self, org_id: str, provider: str, model: str) -> list[Document]:
-            found = await super().latest(org_id, provider, model)
+        async def totals(self, keys: Sequence[Key]) -> Mapping[Key, Document]:
+            found = await super().totals(keys)
             await StandingKeeper(standings=store, sender=topic, now=lambda: NOW).step()
             await _rows(mongo, "batch_1", 2, 0.0, segment=1)
             await store.roll_up([run_of("batch_1", 1, 2, 2)])
@@ -235,8 +236,61 @@ async def test_a_version_that_was_not_sent_is_sent_next_time(
 
 
 def test_no_scored_lines_are_no_standing() -> None:
-    assert standing_of(KEY, [], None, NOW) is None
-    assert standing_of(KEY, [{"lines": 0, "quality_sum": 0.0}], None, NOW) is None
+    assert standing_of(KEY, None, None, NOW) is None
+
+
+async def test_a_model_whose_rows_have_all_gone_keeps_its_standing(
+    mongo: Mongo, store: RoutingScoreStore, keeper: StandingKeeper, topic: Topic
+) -> None:
+    await _rows(mongo, "batch_1", 1, 1.0)
+    await store.roll_up([run_of("batch_1", 0, 1, 1)])
+    await keeper.step()
+    await mongo.collection("scores").delete_many({"batch_id": "batch_1"})
+    await store.roll_up([run_of("batch_1", 0, 1, 1)])
+
+    await keeper.step()
+
+    assert await store.totals([KEY]) == {}
+    assert await store.pending() == []
+    assert [value.version for value in topic.values] == [1]
+
+
+async def test_many_standings_are_renewed_by_one_step(
+    mongo: Mongo, store: RoutingScoreStore, keeper: StandingKeeper, topic: Topic
+) -> None:
+    models = [f"model-{number:03d}" for number in range(120)]
+    for number, model in enumerate(models, 1):
+        await _rows(mongo, "batch_1", number, number / 120, model=model)
+    await store.roll_up([run_of("batch_1", 0, 1, 120)])
+
+    await keeper.step()
+
+    told = {value.model: (value.quality, value.lines, value.version) for value in topic.values}
+    assert told == {model: (round(n / 120, 4), 1, 1) for n, model in enumerate(models, 1)}
+    assert await store.pending() == []
+    assert await store.unpublished() == []
+
+
+async def test_one_standing_that_cannot_be_sent_keeps_no_other_from_it(
+    mongo: Mongo, store: RoutingScoreStore
+) -> None:
+    class Picky(Topic):
+        @override
+        async def send(self, topic: str, key: bytes, value: bytes) -> None:
+            if b"model-1" in value:
+                raise ConnectionError("away")
+            await super().send(topic, key, value)
+
+    topic = Picky()
+    for number in range(3):
+        await _rows(mongo, "batch_1", number + 1, 1.0, model=f"model-{number}")
+    await store.roll_up([run_of("batch_1", 0, 1, 3)])
+
+    with pytest.raises(ConnectionError):
+        await StandingKeeper(standings=store, sender=topic, now=lambda: NOW).step()
+
+    assert sorted(value.model for value in topic.values) == ["model-0", "model-2"]
+    assert [score.model for score in await store.unpublished()] == ["model-1"]
 
 
 async def test_contexts_are_read_once_and_the_oldest_forgotten(mongo: Mongo) -> None:

@@ -35,6 +35,12 @@ failpoints.declare(
 )
 
 
+_SELDOM = 3
+"""Scans of the other loops for one of reservations: every open batch is looked at, and events wake it."""
+_SPACING = 1.0
+"""Seconds between two looks at reservations, however many batches fail or are cancelled meanwhile."""
+
+
 async def run(settings: Settings) -> None:
     """Consume until told to stop."""
     async with (
@@ -71,7 +77,8 @@ def compose(settings: Settings, mongo: Mongo, producer: Producer, consumer: Cons
     settlement = Settlement(
         accountant, caps=CapStore(mongo), usage=usage, reservations=ReservationStore(mongo), hit=hit
     )
-    settling = Loop("settling", settlement.step, settings.scan.interval)
+    scan = settings.scan.interval
+    settling = Loop("settling", settlement.step, _SELDOM * scan, spacing=min(_SPACING, scan))
     confirming = Confirming(
         mongo,
         Sink.METERING,

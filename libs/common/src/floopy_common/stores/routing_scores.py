@@ -5,7 +5,8 @@ Each segment adds one document per model, replaced and never incremented (`score
 so that a crash between two steps loses nothing.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from floopy_common.chassis.mongo import Document, Mongo
@@ -16,8 +17,13 @@ from floopy_common.stores.segment_runs import SEGMENTS_AT_ONCE, SegmentRun, rows
 LATEST_SEGMENTS: Final = 200
 """What a standing is computed from: a model is judged by how it does now, and the sum stays cheap."""
 _PENDING_AT_ONCE: Final = 500
+_KEYS_AT_ONCE: Final = 50
+"""Standings summed up by one query: each is a stage that the server plans for."""
 _MAX_MODEL: Final = 256
 """A longer name is nobody's model and would make a key nobody wants."""
+
+Key = tuple[str, str, str]
+"""A standing's organisation, provider and model."""
 
 _COMPARED: Final = ("lines", "quality_sum", "completed_at", "scorer_version")
 
@@ -38,10 +44,12 @@ class RoutingScoreStore:
         return changed
 
     async def _roll_up(self, runs: Sequence[SegmentRun]) -> bool:
-        groups = await self._scores.aggregate(
-            [{"$match": {**rows_of(runs), "status": ScoreStatus.SCORED.value}}, {"$group": _GROUP}]
+        groups, known = await asyncio.gather(
+            self._scores.aggregate(
+                [{"$match": {**rows_of(runs), "status": ScoreStatus.SCORED.value}}, {"$group": _GROUP}]
+            ),
+            self._rollups.find_all({"$or": [_of_segment(run) for run in runs]}),
         )
-        known = await self._rollups.find_all({"$or": [_of_segment(run) for run in runs]})
         wanted = {rollup["_id"]: rollup for rollup in _rollups(groups)}
         for old in known:
             # a model that has no rows left keeps its document, so that its standing is computed once more
@@ -68,10 +76,18 @@ class RoutingScoreStore:
             ]
         )
 
-    async def latest(self, org_id: str, provider: str, model: str) -> list[Document]:
-        """The rollups a standing is computed from, the latest first."""
-        scope = {"org_id": org_id, "provider": provider, "model": model}
-        return await self._rollups.find_all(scope, sort=[("completed_at", -1)], limit=LATEST_SEGMENTS)
+    async def totals(self, keys: Sequence[Key]) -> Mapping[Key, Document]:
+        """What the latest rollups of each standing add up to: `lines`, `quality_sum`, `segments`, and the
+        `scorer_version` of the last; a standing without any line is left out.
+        """
+        found: dict[Key, Document] = {}
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            first, *others = [_latest_of(key) for key in keys[start : start + _KEYS_AT_ONCE]]
+            union = [{"$unionWith": {"coll": self._rollups.name, "pipeline": one}} for one in others]
+            for total in await self._rollups.aggregate([*first, *union]):
+                scope = total.pop("_id")
+                found[scope["org_id"], scope["provider"], scope["model"]] = total
+        return found
 
     async def standing(self, org_id: str, provider: str, model: str) -> RoutingScore | None:
         found = await self._standings.find_one({"_id": routing_key(org_id, provider, model)})
@@ -83,8 +99,8 @@ class RoutingScoreStore:
         document = {"_id": key, **score.model_dump(), "unpublished": True}
         if score.version == 1:
             return await self._standings.insert_new(document)
-        matched = await self._standings.replace({"_id": key, "version": score.version - 1}, document)
-        return matched == 1
+        before = {"_id": key, "version": score.version - 1}
+        return await self._standings.update_one(before, {"$set": document}) == 1
 
     async def unpublished(self) -> list[RoutingScore]:
         found = await self._standings.find_all({"unpublished": True}, limit=_PENDING_AT_ONCE)
@@ -98,6 +114,26 @@ class RoutingScoreStore:
         ):
             await self._standings.update_one({"_id": key}, {"$set": {"unpublished": True}})
 
+
+def _latest_of(key: Key) -> list[Document]:
+    """The stages that sum up one standing's latest rollups, by their index."""
+    org_id, provider, model = key
+    return [
+        {"$match": {"org_id": org_id, "provider": provider, "model": model}},
+        {"$sort": {"completed_at": -1}},
+        {"$limit": LATEST_SEGMENTS},
+        {"$match": {"lines": {"$gt": 0}}},
+        {"$group": _TOTAL},
+    ]
+
+
+_TOTAL: Final[Document] = {
+    "_id": {name: f"${name}" for name in ("org_id", "provider", "model")},
+    "lines": {"$sum": "$lines"},
+    "quality_sum": {"$sum": "$quality_sum"},
+    "segments": {"$sum": 1},
+    "scorer_version": {"$first": "$scorer_version"},
+}
 
 _GROUP: Final[Document] = {
     "_id": {name: f"${name}" for name in ("batch_id", "segment", "org_id", "provider", "model")},

@@ -18,8 +18,8 @@ MAX_GAP: Final = 64 * 1024
 
 _RUN: Final = 1_000
 """Lines read together: while they are scored the next are read, and the last stored."""
-_AHEAD: Final = 4
-"""Runs read while another is scored, if they are short."""
+_AHEAD: Final = 16
+"""Runs read while another is scored, if they are short: small batches are looked up together."""
 
 Body = bytes | msgspec.Raw
 

@@ -20,6 +20,8 @@ from floopy_feedback.ports import Blobs, Contexts, Document
 _log = logging.getLogger(__name__)
 
 SCORED_ENDPOINT: Final = "/v1/chat/completions"
+ROWS: Final = 500
+"""Rows stored together while the next are scored: what a delivery waits for in the end is its last part."""
 _BREATH: Final = 32 * 1024
 """Bytes of bodies scored before the loop may do something else: a millisecond, unless it is hostile."""
 
@@ -35,7 +37,8 @@ class RowMaker:
     async def rows(self, lines: Sequence[LineCompleted]) -> AsyncGenerator[list[Document], None]:
         """One row per line, those first that have no score to be had, the others in the order of the lines.
 
-        Raises only what says nothing about a line, so trying again can help.
+        At most `ROWS` at a time of those that are scored. Raises only what says nothing about a line, so
+        trying again can help.
         """
         contexts = await self._contexts.get_many({line.batch_id for line in lines})
         unscored: list[Document] = []
@@ -50,7 +53,8 @@ class RowMaker:
             yield unscored
         async with aclosing(read_exchanges(self._blobs, chat)) as runs:
             async for exchanges in runs:
-                yield await self._scored_run(exchanges)
+                for start in range(0, len(exchanges), ROWS):
+                    yield await self._scored_run(exchanges[start : start + ROWS])
 
     async def _scored_run(self, exchanges: Sequence[Exchange]) -> list[Document]:
         rows: list[Document] = []

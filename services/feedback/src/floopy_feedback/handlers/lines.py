@@ -1,5 +1,6 @@
 """Takes deliveries of line events: rows, then events of what is stored, then receipts."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Final
@@ -9,12 +10,10 @@ from floopy_common.chassis.loop import in_pieces
 from floopy_common.events.scores import LINE_SCORED, scored_event
 from floopy_common.stores.confirming import PARKED, Confirming, Wanted, overlapped
 from floopy_common.stores.segment_runs import SegmentRun, runs_of
-from floopy_feedback.core.rows import RowMaker, size_of
+from floopy_feedback.core.rows import ROWS, RowMaker, size_of
 from floopy_feedback.metrics import count_rows
 from floopy_feedback.ports import Document, Hit, Rows, Sender
 
-_PART: Final = 1_000
-"""Rows stored together while the next are made."""
 _PART_BYTES: Final = 16 * 1024 * 1024
 """Bytes of bodies scored before their rows are stored: a part is small when its lines are large."""
 
@@ -36,19 +35,33 @@ class LineScorer:
     async def take(self, records: Sequence[LineRecord]) -> None:
         """Return once every line has its row and its event, and every complete segment its receipt."""
         runs = runs_of(records)
-        wanted = await self._confirming.wanted(runs)
-        told: set[str] = set()
-
-        async def store(part: _Part) -> None:
-            stored = await self._confirming.store(part)
-            await self._tell([(one.record, row) for one, row in part if row["_id"] in stored])
-            told.update(stored)
-
-        async with aclosing(self._parts(wanted)) as parts:
-            await overlapped(parts, store)
+        told = await self._store(await self._confirming.wanted(runs))
         await self._tell_others(runs, told)
         self._hit("feedback.after_scored_events")
         await self._confirming.confirm(runs)
+
+    async def _store(self, wanted: Sequence[Wanted]) -> set[str]:
+        """Make and store the rows; the ids of those that are now certainly as made, and told of."""
+        told: set[str] = set()
+        telling: list[asyncio.Task[None]] = []
+
+        async def store(part: _Part) -> None:
+            stored = await self._confirming.store(part)
+            # the next rows are stored while the broker takes the events of these
+            rows = [(one.record, row) for one, row in part if row["_id"] in stored]
+            telling.append(asyncio.create_task(self._tell(rows)))
+            told.update(stored)
+
+        try:
+            async with aclosing(self._parts(wanted)) as parts:
+                await overlapped(parts, store)
+            for task in telling:
+                await task
+        finally:
+            for task in telling:
+                task.cancel()
+            await asyncio.gather(*telling, return_exceptions=True)
+        return told
 
     async def _parts(self, wanted: Sequence[Wanted]) -> AsyncGenerator[_Part, None]:
         """Rows to store together, few when their lines are large.
@@ -64,7 +77,7 @@ class LineScorer:
                 with_lines = [(by_line[row["_id"]], row) for row in rows]
                 part += with_lines
                 held += sum(size_of(one.record.line) for one, _ in with_lines)
-                if len(part) >= _PART or held >= _PART_BYTES:
+                if len(part) >= ROWS or held >= _PART_BYTES:
                     yield part
                     part, held = [], 0
         if part:
