@@ -41,11 +41,12 @@ from floopy_reconciler.core.listing import Lister
 from floopy_reconciler.core.look import Pace
 from floopy_reconciler.core.materials import Materials
 from floopy_reconciler.core.poll import Collector, Poller, Pool, Pools
+from floopy_reconciler.core.ready import ReadySegments
 from floopy_reconciler.core.recount import Recount
 from floopy_reconciler.core.refuse import Backoff, Refuser
 from floopy_reconciler.core.retry import RetryPolicy
 from floopy_reconciler.core.schedule import Schedule
-from floopy_reconciler.core.segments import SegmentWorker
+from floopy_reconciler.core.segments import SegmentPools, SegmentWorker
 from floopy_reconciler.core.settle import Patience, Settler
 from floopy_reconciler.core.sweep import Sweeper, SweepTimes
 from floopy_reconciler.core.wind_up import Graces, Rhythm, Wakers, WindUp
@@ -81,6 +82,8 @@ _SCANS_PER_TURN = 5
 """What moves a batch gives it a turn at once, so turns nobody asked for are for what a crash left unsaid."""
 _SEGMENTS = 2
 """Segments one process writes at the same time: while one waits for the database the other is rendered."""
+_SMALL_JOBS = 32
+"""Small segments, and small results, one process has in hand at the same time besides the others."""
 _EMIT_WAIT = (0.5, 30.0)
 """Shortest and longest pause in seconds after a send the broker did not acknowledge."""
 _STUCK_FOR = 30.0
@@ -111,6 +114,7 @@ class Base:
     clock: SystemClock
     bells: Bells
     agenda: Agenda
+    ready: ReadySegments
     hit: Callable[[str], None]
     reports: PrometheusReports
 
@@ -138,15 +142,16 @@ async def run(settings: Settings) -> None:
         open_consumer(settings.kafka, NAME) as consumer,
         open_base(settings, runtime, mongo, producer) as base,
         open_pools(settings, base.bells) as pools,
-        open_segment_pool(base.bells) as segment_pool,
+        open_segment_pools(base.bells) as segment_pools,
         open_offsets(settings.kafka) as offsets,
     ):
         turns, search = turns_loop(base)
+        segments, emit_again = segments_loop(base, segment_pools)
         loops = [
             looks_loop(base, pools),
             turns,
-            segments_loop(base, segment_pool),
-            audit_loop(base, offsets),
+            segments,
+            audit_loop(base, offsets, emit_again),
             outbox_loop(base),
             cleanup_loop(base),
             sweep_loop(base),
@@ -189,6 +194,7 @@ async def open_base(
             clock=SystemClock(),
             bells=Bells(),
             agenda=agenda,
+            ready=ReadySegments(),
             hit=Failpoints(settings.fail_at).hit,
             reports=PrometheusReports(),
         )
@@ -202,6 +208,7 @@ async def open_pools(settings: Settings, bells: Bells) -> AsyncIterator[Pools]:
         looks=Pool(looks, max(1, looks // 2), wake, wake_from=max(1, looks // 4)),
         listings=Pool(max(1, looks // 2), 1, wake),
         downloads=Pool(downloads, max(1, downloads // 2), wake),
+        small_downloads=Pool(_SMALL_JOBS, _SMALL_JOBS // 2, wake, wake_from=_SMALL_JOBS // 4),
     )
     try:
         yield pools
@@ -210,12 +217,16 @@ async def open_pools(settings: Settings, bells: Bells) -> AsyncIterator[Pools]:
 
 
 @asynccontextmanager
-async def open_segment_pool(bells: Bells) -> AsyncIterator[Pool]:
-    pool = Pool(_SEGMENTS, _SEGMENTS, bells.ring("segments"))
+async def open_segment_pools(bells: Bells) -> AsyncIterator[SegmentPools]:
+    wake = bells.ring("segments")
+    pools = SegmentPools(
+        large=Pool(_SEGMENTS, _SEGMENTS, wake),
+        small=Pool(_SMALL_JOBS, _SMALL_JOBS, wake, wake_from=_SMALL_JOBS // 4),
+    )
     try:
-        yield pool
+        yield pools
     finally:
-        await pool.close()
+        await pools.close()
 
 
 @asynccontextmanager
@@ -254,7 +265,7 @@ def looks_loop(base: Base, pools: Pools) -> Loop:
         now=base.clock.now,
         hit=base.hit,
     )
-    collector = Collector(settler, pools.downloads)
+    collector = Collector(settler, pools.downloads, pools.small_downloads)
     poller = Poller(
         shards=polls,
         providers=base.providers,
@@ -301,6 +312,7 @@ def turns_loop(base: Base) -> tuple[Loop, Callable[[], None]]:
         turns=base.turns,
         shards=EndingStore(base.mongo),
         segments=segments,
+        ready=base.ready,
         summaries=base.summaries,
         finaliser=Finaliser(
             batches=base.batches,
@@ -327,7 +339,8 @@ def turns_loop(base: Base) -> tuple[Loop, Callable[[], None]]:
     return loop, search
 
 
-def segments_loop(base: Base, pool: Pool) -> Loop:
+def segments_loop(base: Base, pools: SegmentPools) -> tuple[Loop, Callable[[], None]]:
+    """The loop, and a call that has it look for segments that are to be emitted again."""
     worker = SegmentWorker(
         segments=SegmentStore(base.mongo, base.owner, base.settings.lease.ttl),
         batches=base.batches,
@@ -337,7 +350,8 @@ def segments_loop(base: Base, pool: Pool) -> Loop:
         parts=base.blobs,
         emitter=Emitter(producer=base.producer, partitions=base.settings.kafka.partitions, hit=base.hit),
         gate=Gate(*_EMIT_WAIT, base.clock.monotonic),
-        pool=pool,
+        ready=base.ready,
+        pools=pools,
         changed=base.changed,
         audit=base.audit,
         reports=SegmentMetrics(),
@@ -346,11 +360,18 @@ def segments_loop(base: Base, pool: Pool) -> Loop:
         hit=base.hit,
         max_event_bytes=base.settings.kafka.max_message_bytes,
         pause=_STUCK_FOR,
+        scan=base.settings.scan.interval,
     )
-    return Loop("segments", worker.step, base.settings.scan.interval)
+    loop = Loop("segments", worker.step, base.settings.scan.interval)
+
+    def search() -> None:
+        worker.search()
+        loop.wake()
+
+    return loop, search
 
 
-def audit_loop(base: Base, offsets: KafkaOffsets) -> Loop:
+def audit_loop(base: Base, offsets: KafkaOffsets, emit_again: Callable[[], None]) -> Loop:
     settings, reports = base.settings, AuditMetrics()
     auditor = Auditor(
         audits=base.audits,
@@ -362,7 +383,7 @@ def audit_loop(base: Base, offsets: KafkaOffsets) -> Loop:
             settings.audit.backoff_max,
             settings.retention.content,
         ),
-        emit_again=base.bells.ring("segments"),
+        emit_again=emit_again,
         reports=reports,
         now=base.clock.now,
         hit=base.hit,

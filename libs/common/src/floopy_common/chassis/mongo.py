@@ -2,7 +2,7 @@
 
 import itertools
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC
@@ -67,7 +67,7 @@ class Collection:
     """One collection: the calls the stores need, with duplicates told apart from failures.
 
     Calls that are made side by side are merged (`chassis/merging.py`): finding by equality, inserting one,
-    updating one by its `_id`. Nobody sees a difference but in time.
+    updating one by its `_id`, with or without inserting it. Nobody sees a difference but in time.
     """
 
     def __init__(self, raw: Any, spec: CollectionSpec) -> None:
@@ -76,6 +76,7 @@ class Collection:
         self._spec = spec
         self._finds: Merger[Find, list[Document]] = Merger()
         self._inserts: Merger[Document, bool] = Merger()
+        self._upserts: Merger[_Change, bool] = Merger()
         self._changes: Merger[_Change, Document | bool | None] = Merger()
 
     @property
@@ -142,19 +143,7 @@ class Collection:
         return await self._inserts.ask(None, document, self._insert_merged)
 
     async def _insert_merged(self, documents: list[Document]) -> list[bool | Exception]:
-        try:
-            if len(documents) == 1:
-                await self._raw.insert_one(documents[0])
-            else:
-                await self._raw.insert_many(documents, ordered=False)
-        except DuplicateKeyError:
-            return [False]
-        except BulkWriteError as error:
-            answers: list[bool | Exception] = [True] * len(documents)
-            for number, failure in _failures(error).items():
-                answers[number] = False if isinstance(failure, DuplicateKeyError) else failure
-            return answers
-        return [True] * len(documents)
+        return await _done(self._raw.insert_many(documents, ordered=False), len(documents))
 
     async def insert_missing(self, documents: Sequence[Document]) -> set[int]:
         """Insert those not there yet, in any order; the positions of the others. Any other failure raises."""
@@ -235,11 +224,12 @@ class Collection:
 
     async def upsert(self, filter: Filter, update: Update) -> bool:
         """Update or insert one document; False when another writer's unique value stood in the way."""
-        try:
-            await self._raw.update_one(filter, update, upsert=True)
-        except DuplicateKeyError:
-            return False
-        return True
+        subject = filter["_id"] if type(filter.get("_id")) is str else None
+        return await self._upserts.ask(None, _Change(filter, update), self._upsert_merged, subject)
+
+    async def _upsert_merged(self, changes: list[_Change]) -> list[bool | Exception]:
+        calls = [UpdateOne(change.filter, cast("Any", change.update), upsert=True) for change in changes]
+        return await _done(self._raw.bulk_write(calls, ordered=False), len(calls))
 
     async def delete_one(self, filter: Filter) -> int:
         return cast("int", (await self._raw.delete_one(filter)).deleted_count)
@@ -275,6 +265,17 @@ class Collection:
         except OperationFailure as error:
             if error.code not in _NO_INDEX:
                 raise
+
+
+async def _done(bulk: Awaitable[object], count: int) -> list[bool | Exception]:
+    """Of each write of a bulk call whether it happened (a unique value was there if not) or its failure."""
+    answers: list[bool | Exception] = [True] * count
+    try:
+        await bulk
+    except BulkWriteError as error:
+        for number, failure in _failures(error).items():
+            answers[number] = False if isinstance(failure, DuplicateKeyError) else failure
+    return answers
 
 
 async def _changed(raw: Any, changes: Sequence[_Change]) -> list[Document | bool | Exception | None]:

@@ -120,12 +120,19 @@ class BlobWriter:
         while len(self._inserts) >= INSERTS_IN_FLIGHT:
             await self._settle_inserts(asyncio.FIRST_COMPLETED)
         pending, self._pending = self._pending, []
-        self._inserts.add(asyncio.create_task(self._chunks.insert_many(pending)))
+        self._inserts.add(asyncio.create_task(self._insert(pending)))
         if len(pending) == CHUNKS_PER_INSERT:
             # beside the event loop, while the insert is on its way: it takes a millisecond or more
             await asyncio.to_thread(self._digest_of, pending)
         else:
             self._digest_of(pending)
+
+    async def _insert(self, chunks: list[Document]) -> None:
+        if len(chunks) > 1:
+            await self._chunks.insert_many(chunks)
+        # a small blob's only chunk travels with those of others
+        elif not await self._chunks.insert_new(chunks[0]):
+            raise BlobCorrupt(f"{chunks[0]['_id']} is somebody else's")
 
     def _digest_of(self, chunks: list[Document]) -> None:
         for chunk in chunks:
@@ -256,6 +263,13 @@ class BlobStore:
     ) -> AsyncGenerator[bytes, None]:
         size = blob["chunk_size"]
         number, last = offset // size, (end - 1) // size
+        if number == last:
+            only = await self._chunks.find_one({"_id": chunk_id(blob["_id"], number)}, {"data": 1})
+            if only is None:
+                raise BlobCorrupt(f"chunk {number} of {blob['_id']} is missing")
+            _check_chunk(blob, number, only)
+            yield _cut(only["data"], offset - number * size, end - number * size)
+            return
         wanted = {"_id": {"$gte": chunk_id(blob["_id"], number), "$lte": chunk_id(blob["_id"], last)}}
         batch_size = max(1, batch_bytes // size)
         chunks = self._chunks.find(wanted, {"data": 1}, sort=[("_id", 1)], batch_size=batch_size)

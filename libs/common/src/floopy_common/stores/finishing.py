@@ -1,5 +1,6 @@
 """What the batch step asks of planned batches and their segments: turns, readiness, what is written."""
 
+import asyncio
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 
@@ -14,6 +15,9 @@ _UNDER_WAY = (BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING, BatchStatus.CANCE
 _AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 """Before every moment a turn can be due at, so a nudged batch is next whatever the backlog."""
 _WRITTEN = [state.value for state in WRITTEN_STATES]
+_READY = {"$set": {"ready": True}}
+_FEW = 4
+"""Segments of one batch that are marked along with those of other batches; more take a call of their own."""
 _IS_UNDER_WAY: Document = {"status": {"$in": [status.value for status in _UNDER_WAY]}}
 _RARER = 20
 """A batch that moves by itself waits a second longer for its turn for every so many that it has run."""
@@ -86,17 +90,19 @@ class SegmentProgressStore:
     def __init__(self, mongo: Mongo) -> None:
         self._segments = mongo.collection("segments")
 
-    async def mark_ready(self, batch_id: str, plan_id: str, except_for: Collection[int]) -> int:
-        """Offer every other segment to the writer; how many are newly offered."""
-        return await self._segments.update_many(
-            {
-                "batch_id": batch_id,
-                "plan_id": plan_id,
-                "ready": {"$ne": True},
-                "no": {"$nin": sorted(except_for)},
-            },
-            {"$set": {"ready": True}},
-        )
+    async def mark_ready(self, batch_id: str, plan_id: str, except_for: Collection[int]) -> list[Document]:
+        """Offer every other segment to the writer; {_id, no, lines, bytes} of the newly offered."""
+        held_back = {"batch_id": batch_id, "plan_id": plan_id, "ready": {"$ne": True}}
+        found = await self._segments.find_all(held_back, {"no": 1, "lines": 1, "bytes": 1}, sort=[("no", 1)])
+        offered = [segment for segment in found if segment["no"] not in except_for]
+        if len(offered) > _FEW:
+            ids = [segment["_id"] for segment in offered]
+            await self._segments.update_many({"_id": {"$in": ids}}, _READY)
+        else:
+            await asyncio.gather(
+                *(self._segments.update_one({"_id": segment["_id"]}, _READY) for segment in offered)
+            )
+        return offered
 
     async def count_open(self, batch_id: str, plan_id: str) -> int:
         """Segments without a durable manifest."""

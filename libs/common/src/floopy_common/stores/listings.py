@@ -21,6 +21,8 @@ _SHOWN = dict.fromkeys(
     (
         "batch_id",
         "account_id",
+        "lines",
+        "bytes",
         "state",
         "provider_batch_id",
         "provider_status",

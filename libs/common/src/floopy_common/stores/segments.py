@@ -14,7 +14,7 @@ from floopy_common.chassis.lease import (
     release_stage,
     renewing,
 )
-from floopy_common.chassis.mongo import FREE_LEASE, Document, Mongo, assign, expire_in
+from floopy_common.chassis.mongo import FREE_LEASE, Document, Mongo, Sort, assign, expire_in
 from floopy_common.domain.errors import LeaseLost
 from floopy_common.domain.index import INPUT_ENTRY_BYTES, InputEntry, unpack_input
 from floopy_common.domain.segment import SegmentState
@@ -130,22 +130,32 @@ class SegmentStore:
         """
         ahead, behind = {"batch_id": {"$gt": after}}, {"batch_id": {"$lte": after}}
         for turn in (ahead, behind) if after else (ahead,):
-            lease = new_lease(self._owner, self._ttl)
-            found = await self._segments.find_and_update(
-                {
-                    **turn,
-                    "ready": True,
-                    # the index covers exactly this list, so the wanted states come as a second condition
-                    "state": {"$in": _UNFINISHED},
-                    "$and": [{"state": {"$in": [s.value for s in states]}}, FREE_LEASE, _RETRY_DUE],
-                },
-                [death_stage(), claim_stage(lease, self._ttl)],
-                sort=[("batch_id", 1), ("no", 1)],
-                durable=False,
-            )
-            if found is not None:
-                return SegmentClaim(self, found, lease)
+            claim = await self._claim(turn, states, sort=[("batch_id", 1), ("no", 1)])
+            if claim is not None:
+                return claim
         return None
+
+    async def claim_one(self, segment_id: str, states: Collection[SegmentState]) -> SegmentClaim | None:
+        """The segment, if it may be claimed."""
+        return await self._claim({"_id": segment_id}, states)
+
+    async def _claim(
+        self, which: Document, states: Collection[SegmentState], sort: Sort | None = None
+    ) -> SegmentClaim | None:
+        lease = new_lease(self._owner, self._ttl)
+        found = await self._segments.find_and_update(
+            {
+                **which,
+                "ready": True,
+                # the index covers exactly this list, so the wanted states come as a second condition
+                "state": {"$in": _UNFINISHED},
+                "$and": [{"state": {"$in": [s.value for s in states]}}, FREE_LEASE, _RETRY_DUE],
+            },
+            [death_stage(), claim_stage(lease, self._ttl)],
+            sort=sort,
+            durable=False,
+        )
+        return None if found is None else SegmentClaim(self, found, lease)
 
     async def shards_of(self, segment: Document) -> list[Document]:
         """Every shard of the plan that has lines in the segment, as far as rendering needs them."""

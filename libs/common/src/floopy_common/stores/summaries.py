@@ -1,37 +1,27 @@
 """The batch's summary: absolute figures over its shards and segments, kept so that a GET need not count."""
 
+import asyncio
+from collections import Counter
+
 from floopy_common.chassis.mongo import Document, Mongo
 from floopy_common.domain.batch import TERMINAL
 from floopy_common.domain.segment import WRITTEN_STATES
 from floopy_common.domain.shard import ShardState
 from floopy_common.providers.port import TERMINAL_PROVIDER_STATUS
 
-_CLAIMED = {"$min": [{"$ifNull": ["$provider_counts.completed", 0]}, "$lines"]}
-_ANSWERED = {
-    "$switch": {
-        "branches": [
-            {
-                "case": {"$in": ["$state", [ShardState.SETTLED.value, ShardState.REFUSED.value]]},
-                "then": {
-                    "$ifNull": [
-                        "$archive.succeeded",
-                        {"$min": [_CLAIMED, {"$ifNull": ["$archive.lines", 0]}]},
-                    ]
-                },
-            },
-            {
-                "case": {"$in": ["$provider_status", [status.value for status in TERMINAL_PROVIDER_STATUS]]},
-                "then": 0,
-            },
-        ],
-        "default": _CLAIMED,
-    }
-}
-"""Lines of a shard that have succeeded: by its results once they are here, by the provider's word before.
-
-Of a provider batch that has ended its results say more than its counts, and they come next. So what was shown
-while it ran stands meanwhile, and a count that was true to the end is never taken back.
-"""
+_OF_SHARDS = dict.fromkeys(
+    (
+        "state",
+        "lines",
+        "provider_status",
+        "provider_counts.completed",
+        "archive.succeeded",
+        "archive.lines",
+    ),
+    1,
+)
+_WRITTEN = {"state": {"$in": [state.value for state in WRITTEN_STATES]}}
+_TERMINAL = {status.value for status in TERMINAL_PROVIDER_STATUS}
 
 
 _LAST_POSITION = 1_000
@@ -44,6 +34,7 @@ class SummaryStore:
     def __init__(self, mongo: Mongo) -> None:
         self._batches = mongo.collection("batches")
         self._shards = mongo.collection("shards")
+        self._segments = mongo.collection("segments")
 
     async def refresh(self, batch_id: str) -> Document | None:
         """Write the summary unless the batch has ended; its last summary then stays.
@@ -82,16 +73,19 @@ class SummaryStore:
         counts: {completed, failed}}.
         """
         scope = {"batch_id": batch_id, "plan_id": plan_id}
-        rows = await self._shards.aggregate([*_by_state(scope), {"$unionWith": _written(scope)}])
-        states = {row["_id"]: row["shards"] for row in rows if row["_id"] is not None}
-        answered_upstream = sum(row["completed"] for row in rows if row["_id"] is not None)
-        nothing = {"completed": 0, "failed": 0}
-        written = next((row for row in rows if row["_id"] is None), nothing)
-        completed = max(written["completed"], min(answered_upstream, total - written["failed"]))
+        # read, not counted by the server: calls like these of many batches are one
+        shards, segments = await asyncio.gather(
+            self._shards.find_all(scope, _OF_SHARDS),
+            self._segments.find_all({**scope, **_WRITTEN}, {"counts": 1}),
+        )
+        states = Counter(shard["state"] for shard in shards)
+        written = sum(segment["counts"]["completed"] for segment in segments)
+        failed = sum(segment["counts"]["failed"] for segment in segments)
+        completed = max(written, min(sum(answered(shard) for shard in shards), total - failed))
         return {
-            "shards": states,
+            "shards": dict(states),
             "queue": await self._queue(scope) if ShardState.WAITING.value in states else None,
-            "counts": {"completed": completed, "failed": written["failed"]},
+            "counts": {"completed": completed, "failed": failed},
         }
 
     async def _queue(self, scope: Document) -> Document | None:
@@ -117,14 +111,15 @@ def _shows(kept: Document, summary: Document) -> bool:
     return same and all(counts[name] >= count for name, count in summary["counts"].items())
 
 
-def _by_state(scope: Document) -> list[Document]:
-    """One row a state, under its name."""
-    sums = {"_id": "$state", "shards": {"$sum": 1}, "completed": {"$sum": _ANSWERED}}
-    return [{"$match": scope}, {"$group": sums}]
+def answered(shard: Document) -> int:
+    """Lines of a shard that have succeeded: by its results once they are here, by the provider's word before.
 
-
-def _written(scope: Document) -> Document:
-    """One more row, without a name: what the segments written so far hold."""
-    written = {**scope, "state": {"$in": [state.value for state in WRITTEN_STATES]}}
-    sums = {"_id": None, "completed": {"$sum": "$counts.completed"}, "failed": {"$sum": "$counts.failed"}}
-    return {"coll": "segments", "pipeline": [{"$match": written}, {"$group": sums}]}
+    Of a provider batch that has ended its results say more than its counts, and they come next. So what was
+    shown while it ran stands meanwhile, and a count that was true to the end is never taken back.
+    """
+    claimed: int = min((shard.get("provider_counts") or {}).get("completed") or 0, shard["lines"])
+    if ShardState(shard["state"]).is_terminal:
+        archive = shard.get("archive") or {}
+        succeeded: int | None = archive.get("succeeded")
+        return min(claimed, archive.get("lines") or 0) if succeeded is None else succeeded
+    return 0 if shard.get("provider_status") in _TERMINAL else claimed

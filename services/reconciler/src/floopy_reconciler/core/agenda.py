@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from floopy_common.domain.errors import LeaseLost
 from floopy_reconciler.ports import Turns
 
-AT_ONCE = 8
+AT_ONCE = 32
 """Batches that a loop works on side by side: while one waits for the database the others go on."""
 
 

@@ -20,6 +20,7 @@ from floopy_common.providers.port import (
 from floopy_reconciler.core.cancel import wants_cancel
 from floopy_reconciler.core.look import Look, Pace, early, understand
 from floopy_reconciler.core.poll import Collector, outcome_of
+from floopy_reconciler.core.ready import is_small
 from floopy_reconciler.core.schedule import Schedule
 from floopy_reconciler.ports import (
     Changed,
@@ -218,15 +219,15 @@ class Lister:
         listed_at: datetime,
     ) -> tuple[list[tuple[Document, Look]], dict[float, list[str]]]:
         """News, and by their next interval the ids of those of whom there is none."""
-        room = self._collector.room_for(reading.account_id)
+        room = {small: self._collector.room_for(reading.account_id, small=small) for small in (True, False)}
         news: list[tuple[Document, Look]] = []
         calm: dict[float, list[str]] = defaultdict(list)
         for shard in shards:
             if not is_free(shard, listed_at):
                 continue
             look = understand(shard, by_id[shard["provider_batch_id"]])
-            collect = look.status.is_terminal and room > 0
-            room -= collect
+            collect = look.status.is_terminal and room[is_small(shard)] > 0
+            room[is_small(shard)] -= collect
             if look.changed or collect or shard.get("provider_lost_at") is not None:
                 news.append((shard, look))
                 continue

@@ -21,6 +21,7 @@ from floopy_common.providers.port import (
 )
 from floopy_reconciler.core.cancel import cancel_upstream, wants_cancel
 from floopy_reconciler.core.look import Look, Pace, understand
+from floopy_reconciler.core.ready import is_small
 from floopy_reconciler.core.settle import Settler
 from floopy_reconciler.ports import Changed, Document, Hit, LookReports, LooksStore, Now
 
@@ -97,28 +98,33 @@ class Pools:
     looks: Pool
     listings: Pool
     downloads: Pool
+    small_downloads: Pool
 
     async def close(self) -> None:
         await self.looks.close()
         await self.listings.close()
         await self.downloads.close()
+        await self.small_downloads.close()
 
 
 class Collector:
     """Starts collecting what ended provider batches left, as far as there is room."""
 
-    def __init__(self, settler: Settler, downloads: Pool) -> None:
+    def __init__(self, settler: Settler, downloads: Pool, small: Pool) -> None:
+        """`small`: for the small shards."""
         self._settler = settler
         self._downloads = downloads
+        self._small = small
 
-    def room_for(self, account_id: str) -> int:
-        """How many shards of the account may be collected besides those that are."""
-        return self._downloads.room_for(account_id)
+    def room_for(self, account_id: str, *, small: bool) -> int:
+        """How many small or other shards of the account may be collected besides those that are."""
+        return (self._small if small else self._downloads).room_for(account_id)
 
     def collect(self, shard: Document, look: Look, provider: BatchProvider) -> None:
         """Without room nothing happens: a later look comes back to it."""
-        if self._downloads.has_room_for(shard["account_id"]):
-            self._downloads.start(shard["account_id"], self._settler.settle(shard, look, provider))
+        pool = self._small if is_small(shard) else self._downloads
+        if pool.has_room_for(shard["account_id"]):
+            pool.start(shard["account_id"], self._settler.settle(shard, look, provider))
 
 
 class Listings(Protocol):
@@ -171,15 +177,21 @@ class Poller:
             return False
         room = looks.free
         due = await self._shards.due_looks(room, listed.union(looks.saturated()))
-        started = False
+        fitting: list[Document] = []
+        taken: Counter[str] = Counter()
         for shard in due:
-            if not looks.has_room_for(shard["account_id"]):
-                continue
-            claimed = await self._shards.claim_look(shard["_id"], self._claim_for)
-            if claimed is not None:
-                looks.start(claimed["account_id"], self.look(claimed, self._late(shard)))
-                started = True
-        return started and len(due) == room
+            taken[shard["account_id"]] += 1
+            if taken[shard["account_id"]] <= looks.room_for(shard["account_id"]):
+                fitting.append(shard)
+        started = await asyncio.gather(*(self._start(shard) for shard in fitting))
+        return any(started) and len(due) == room
+
+    async def _start(self, shard: Document) -> bool:
+        claimed = await self._shards.claim_look(shard["_id"], self._claim_for)
+        if claimed is None:
+            return False
+        self._pool.start(claimed["account_id"], self.look(claimed, self._late(shard)))
+        return True
 
     def _late(self, shard: Document) -> float:
         due_at = due_since(shard)

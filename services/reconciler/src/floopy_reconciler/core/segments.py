@@ -13,6 +13,7 @@ from floopy_reconciler.core.materials import Materials
 from floopy_reconciler.core.parts import NewPart, Part, StoredPart
 from floopy_reconciler.core.poll import Pool
 from floopy_reconciler.core.quarantine import pause_for
+from floopy_reconciler.core.ready import ReadySegments, is_small
 from floopy_reconciler.core.render import Material, PartIds, Renderer, Tally, manifest_of
 from floopy_reconciler.core.sources import Uncovered, sources_of
 from floopy_reconciler.ports import (
@@ -80,6 +81,21 @@ class Rendering:
         return bundled(self.renderer().pieces()) if backlog.records is None else [backlog.records]
 
 
+@dataclass(frozen=True)
+class SegmentPools:
+    """Large segments few at a time, since each is rendered in memory; small ones many."""
+
+    large: Pool
+    small: Pool
+
+    def of(self, segment: Document) -> Pool:
+        return self.small if is_small(segment) and self.small.free > 0 else self.large
+
+    async def close(self) -> None:
+        await self.large.close()
+        await self.small.close()
+
+
 class SegmentWorker:
     """Carries out several segments at a time, batches in turn."""
 
@@ -92,7 +108,8 @@ class SegmentWorker:
         parts: PartBlobs,
         emitter: Emitter,
         gate: Gate,
-        pool: Pool,
+        ready: ReadySegments,
+        pools: SegmentPools,
         changed: Changed,
         audit: Changed,
         reports: SegmentReports,
@@ -101,10 +118,12 @@ class SegmentWorker:
         hit: Hit,
         max_event_bytes: int,
         pause: float,
+        scan: float,
     ) -> None:
         """`changed` gives the batch its turn, `audit` its audit, both soon.
 
-        `pause`: seconds before a segment that cannot be rendered is looked at again.
+        Seconds: `pause` before a segment that cannot be rendered is looked at again, `scan` between two
+        searches for what nobody here has offered.
         """
         self._segments = segments
         self._batches = batches
@@ -112,7 +131,8 @@ class SegmentWorker:
         self._parts = parts
         self._emitter = emitter
         self._gate = gate
-        self._pool = pool
+        self._ready = ready
+        self._pools = pools
         self._changed = changed
         self._audit = audit
         self._reports = reports
@@ -121,18 +141,38 @@ class SegmentWorker:
         self._hit = hit
         self._max_event_bytes = max_event_bytes
         self._pause = pause
+        self._scan = scan
+        self._search_at = 0.0
         self._last_batch = ""
+
+    def search(self) -> None:
+        """Have the next step look for segments that somebody else has made ready."""
+        self._search_at = 0.0
 
     async def step(self) -> bool:
         """Start what is ready and fits; False: a wake-up or the end of a job says when there is more."""
-        while self._pool.free > 0:
+        offered = self._ready.take(self._pools.small.free, small=True)
+        offered += self._ready.take(self._pools.large.free, small=False)
+        await asyncio.gather(*(self._start(batch_id, segment_id) for batch_id, segment_id in offered))
+        if self._monotonic() >= self._search_at:
+            await self._start_found()
+        return False
+
+    async def _start(self, batch_id: str, segment_id: str) -> None:
+        claim = await self._segments.claim_one(segment_id, self._wanted())
+        if claim is not None:
+            self._pools.of(claim.segment).start(batch_id, self.carry_out(claim))
+
+    async def _start_found(self) -> None:
+        started = self._monotonic()
+        while self._pools.large.free > 0:
             claim = await self._segments.claim(self._wanted(), self._last_batch)
             if claim is None:
                 self._last_batch = ""
+                self._search_at = started + self._scan
                 break
             self._last_batch = claim.segment["batch_id"]
-            self._pool.start(self._last_batch, self.carry_out(claim))
-        return False
+            self._pools.of(claim.segment).start(self._last_batch, self.carry_out(claim))
 
     def _wanted(self) -> list[SegmentState]:
         """Writing goes on while the broker is away: a batch ends without its events."""

@@ -8,6 +8,7 @@ from floopy_common.domain.batch import BatchStatus, Ending
 from floopy_common.domain.shard import ShardEnd, ShardState
 from floopy_reconciler.core.agenda import AT_ONCE, Agenda, side_by_side
 from floopy_reconciler.core.finalise import Finaliser
+from floopy_reconciler.core.ready import ReadySegments
 from floopy_reconciler.ports import Document, EndingShards, Now, SegmentProgress, Summaries, Turns
 
 
@@ -50,6 +51,7 @@ class WindUp:
         turns: Turns,
         shards: EndingShards,
         segments: SegmentProgress,
+        ready: ReadySegments,
         summaries: Summaries,
         finaliser: Finaliser,
         graces: Graces,
@@ -62,6 +64,7 @@ class WindUp:
         self._turns = turns
         self._shards = shards
         self._segments = segments
+        self._ready = ready
         self._summaries = summaries
         self._finaliser = finaliser
         self._graces = graces
@@ -173,10 +176,11 @@ class WindUp:
         ran = any(shard["state"] == ShardState.SETTLED.value for shard in shards)
         if not ran and batch["status"] != BatchStatus.CANCELLING.value:
             return False
-        offered = await self._segments.mark_ready(batch["_id"], batch["plan"]["plan_id"], owed) > 0
+        offered = await self._segments.mark_ready(batch["_id"], batch["plan"]["plan_id"], owed)
         if offered:
+            self._ready.offer(batch["_id"], offered)
             self._wakers.segments()
-        return offered
+        return bool(offered)
 
 
 def owed_by(shards: Sequence[Document]) -> set[int]:

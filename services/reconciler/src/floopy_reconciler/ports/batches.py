@@ -38,7 +38,9 @@ class EndingShards(Protocol):
 
 
 class SegmentProgress(Protocol):
-    async def mark_ready(self, batch_id: str, plan_id: str, except_for: Collection[int]) -> int: ...
+    async def mark_ready(
+        self, batch_id: str, plan_id: str, except_for: Collection[int]
+    ) -> list[Document]: ...
 
     async def count_open(self, batch_id: str, plan_id: str) -> int: ...
 

@@ -42,9 +42,10 @@ from floopy_reconciler.core.audit import Auditor, AuditTimes
 from floopy_reconciler.core.emit import Emitter, Gate
 from floopy_reconciler.core.materials import Materials
 from floopy_reconciler.core.poll import Pool
+from floopy_reconciler.core.ready import ReadySegments
 from floopy_reconciler.core.recount import Recount
 from floopy_reconciler.core.retry import runs
-from floopy_reconciler.core.segments import SegmentWorker
+from floopy_reconciler.core.segments import SegmentPools, SegmentWorker
 from floopy_reconciler.ports import OffsetsReader
 
 TOPIC = "batch.line.completed"
@@ -183,6 +184,7 @@ class Delivery:
             "first_line": part[0][0],
             "last_line": part[-1][0],
             "lines": len(part),
+            "bytes": sum(length for _, _, length, _ in part),
             "index_from": start,
             "index_to": start + len(part),
             "ready": True,
@@ -235,12 +237,15 @@ class Delivery:
         hit: Callable[[str], None] = lambda _: None,
         producer: Producer | None = None,
         concurrency: int = 2,
+        small: int = 0,
+        ready: ReadySegments | None = None,
+        scan: float = 0.0,
         owner: str = "worker",
         pause: float = 0.1,
         gate: tuple[float, float] = (0.2, 1.0),
     ) -> SegmentWorker:
-        pool = Pool(concurrency, concurrency, lambda: None)
-        self._stack.push_async_callback(pool.close)
+        pools = SegmentPools(Pool(concurrency, concurrency, lambda: None), Pool(small, small, lambda: None))
+        self._stack.push_async_callback(pools.close)
         archives = ScratchArchives(self.scratch / owner, self.blobs, max_result=10**9, max_total=10**9)
 
         async def changed(batch_id: str) -> None:
@@ -255,7 +260,8 @@ class Delivery:
             parts=self.blobs,
             emitter=Emitter(producer=producer or self.producer, partitions=PARTITIONS, hit=hit),
             gate=Gate(*gate, self.clock.monotonic),
-            pool=pool,
+            ready=ready or ReadySegments(),
+            pools=pools,
             changed=changed,
             audit=changed,
             reports=self.reports,
@@ -264,6 +270,7 @@ class Delivery:
             hit=hit,
             max_event_bytes=self.settings.max_message_bytes,
             pause=pause,
+            scan=scan,
         )
 
     def auditor(

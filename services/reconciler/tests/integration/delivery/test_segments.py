@@ -14,6 +14,7 @@ from floopy_common.domain.segment import SegmentState, partition_of
 from floopy_common.events.lines import decode_line
 from floopy_common.settings import KafkaSettings
 from floopy_common.stores.segments import SegmentStore
+from floopy_reconciler.core.ready import ReadySegments
 
 FAILPOINTS = [
     "segment.after_claim",
@@ -202,6 +203,40 @@ async def test_batches_take_turns_whatever_their_size(delivery: Any) -> None:
 
     assert {batch for batch, _ in claimed[:3]} == {large["_id"], *(batch["_id"] for batch in small)}
     assert [no for batch, no in claimed if batch == large["_id"]] == [0, 1, 2, 3]
+
+
+async def test_what_was_offered_here_is_written_without_a_search(delivery: Any) -> None:
+    offered, other = [await delivery.plan(lines=4, segment_lines=4) for _ in range(2)]
+    ready = ReadySegments()
+    worker = delivery.worker(ready=ready, small=4, scan=3_600.0)
+    await worker.step()  # its search finds both
+    for batch in (offered, other):
+        await delivery.until(worker, batch, "emitted")
+    await delivery.mongo.collection("segments").update_many({}, {"$set": {"state": "written"}})
+    ready.offer(offered["_id"], await delivery.segments(offered))
+
+    await delivery.until(worker, offered, "emitted")
+
+    assert [segment["state"] for segment in await delivery.segments(other)] == ["written"]
+    worker.search()
+    await delivery.until(worker, other, "emitted")
+
+
+async def test_an_offered_segment_that_somebody_else_writes_is_left_to_them(delivery: Any) -> None:
+    batch = await delivery.plan(lines=4, segment_lines=4)
+    claim = await SegmentStore(delivery.mongo, "another", 30.0).claim([SegmentState.OPEN], "")
+    ready = ReadySegments()
+    ready.offer(batch["_id"], await delivery.segments(batch))
+    worker = delivery.worker(ready=ready, small=4, scan=3_600.0)
+
+    await worker.step()
+
+    assert claim is not None
+    (segment,) = await delivery.mongo.collection("segments").find_all(
+        {"batch_id": batch["_id"]}, durable=False
+    )
+    assert segment["lease"]["token"] == claim.segment["lease"]["token"]
+    assert ready.take(1, small=True) == []
 
 
 async def test_a_claim_walks_the_index_of_what_is_ready(delivery: Any) -> None:

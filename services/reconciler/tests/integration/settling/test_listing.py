@@ -59,7 +59,7 @@ class Reconciler:
         self.looks = Pool(8, 8, lambda: None)
         self.readings = Pool(4, 1, lambda: None)
         self.downloads = Pool(4, 4, lambda: None)
-        collector = Collector(self.collected, self.downloads)  # type: ignore[arg-type]
+        collector = Collector(self.collected, self.downloads, self.downloads)  # type: ignore[arg-type]
         schedule = Schedule(
             listings=self.listings,
             jobs=self.readings,
@@ -138,6 +138,8 @@ class Scene:
             "_id": f"shard-{provider_batch_id}",
             "batch_id": f"of-{provider_batch_id}",
             "account_id": self.account_id,
+            "lines": 1,
+            "bytes": 100,
             "provider": self.provider,
             "state": "submitted",
             "provider_batch_id": provider_batch_id,

@@ -77,7 +77,12 @@ async def bench(mongo: Mongo, world: Any, sim: OwnSimulator, tmp_path: Path) -> 
     async def changed(_: str) -> None:
         return
 
-    pools = Pools(Pool(8, 8, lambda: None), Pool(4, 1, lambda: None), Pool(4, 4, lambda: None))
+    pools = Pools(
+        Pool(8, 8, lambda: None),
+        Pool(4, 1, lambda: None),
+        Pool(4, 4, lambda: None),
+        Pool(4, 4, lambda: None),
+    )
     async with open_clients(mongo, settings, Keyring(settings.secret_key)) as clients:
         settler = Settler(
             shards=polls,
@@ -100,7 +105,7 @@ async def bench(mongo: Mongo, world: Any, sim: OwnSimulator, tmp_path: Path) -> 
         poller = Poller(
             shards=polls,
             providers=clients,
-            collector=Collector(settler, pools.downloads),
+            collector=Collector(settler, pools.downloads, pools.small_downloads),
             listings=NoListings(),
             pool=pools.looks,
             pace=Pace(0.02, 0.1),
@@ -253,7 +258,7 @@ async def test_download_that_is_stopped_is_anybodys_at_once(
         return bool((await sim.fault_state(held))["waiting"])
 
     await wait_for(downloading, "a download under way")
-    await bench.pools.downloads.close()
+    await bench.pools.small_downloads.close()
 
     (shard,) = await world.shards(planted)
     assert (shard["state"], shard["lease"]["token"]) == ("downloading", None)

@@ -17,6 +17,7 @@ from floopy_common.stores.polling import EndingStore
 from floopy_common.stores.summaries import SummaryStore
 from floopy_reconciler.core.agenda import Agenda
 from floopy_reconciler.core.finalise import Finaliser
+from floopy_reconciler.core.ready import ReadySegments
 from floopy_reconciler.core.wind_up import Graces, Rhythm, Wakers, WindUp
 from floopy_reconciler.metrics import PrometheusReports
 
@@ -41,11 +42,13 @@ class Bench:
         self.files = FileStore(mongo)
         self.batches = BatchStore(mongo)
         self.agenda = agenda = Agenda()
+        self.offered = ReadySegments()
         self.wind_up = WindUp(
             agenda=agenda,
             turns=turns,
             shards=EndingStore(mongo),
             segments=segments,
+            ready=self.offered,
             summaries=summaries,
             finaliser=Finaliser(
                 batches=self.batches,
@@ -142,11 +145,15 @@ async def test_segment_is_offered_once_no_shard_owes_it_a_line(
     await bench.settle(planted.shards[0])
     await bench.turn(planted)
     assert await bench.ready(planted) == [0]
+    assert bench.offered.take(9, small=True) == [(planted.id, planted.segments[0]["_id"])]
     assert bench.woken == ["segments"]
 
     await bench.settle(planted.shards[1])
     await bench.turn(planted)
     assert await bench.ready(planted) == [0, 1, 2]
+    assert [name for _, name in bench.offered.take(9, small=True)] == [
+        segment["_id"] for segment in planted.segments[1:]
+    ], "what was offered before is not offered again"
 
 
 async def test_retry_shard_keeps_its_segments_back(bench: Bench, world: Any, bodies: list[Any]) -> None:
