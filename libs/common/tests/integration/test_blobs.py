@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from floopy_common.chassis.mongo import Collection, Mongo, ensure_indexes, open_mongo
 from floopy_common.domain.errors import BlobCorrupt, BlobMissing
 from floopy_common.settings import MongoSettings
 from floopy_common.stores.blobs import CHUNK_SIZE, Blob, BlobStore, FileReader, chunk_id
+from floopy_common.stores.read_ahead import Pace
 
 SMALL = 64
 """A chunk size that makes many chunks of little data."""
@@ -275,6 +277,38 @@ async def test_every_range_of_a_blob_is_what_the_bytes_say(store: BlobStore) -> 
         assert asyncio.run_coroutine_threadsafe(read(), loop).result(10) == DATA[cut[0] : cut[1]]
 
     await asyncio.to_thread(check)
+
+
+async def test_a_blob_is_the_same_whatever_pace_its_reader_falls_into(store: BlobStore) -> None:
+    data = random.Random(4).randbytes(300 * SMALL + 5)
+    blob = await store.put("input", data)
+
+    class Fickle(Pace):
+        @property
+        @override
+        def batch_bytes(self) -> int:
+            return (7 if self.quick else 3) * SMALL
+
+        @override
+        def taken(self, size: int, seconds: float) -> None:
+            self.quick = changes.random() < 0.5
+
+    for seed in range(20):
+        changes = random.Random(seed)
+        pieces = store.read(blob.id, 7, len(data) - 9, pace=Fickle())
+        assert b"".join([piece async for piece in pieces]) == data[7:-2]
+
+
+async def test_a_chunk_that_goes_missing_is_told_at_any_pace(mongo: Mongo, store: BlobStore) -> None:
+    blob = await store.put("input", DATA)
+    await mongo.collection("blob_chunks").delete_many({"_id": chunk_id(blob.id, 10)})
+
+    for quick in (False, True):
+        pace = Pace(3 * SMALL)
+        pace.quick = quick
+        with pytest.raises(BlobCorrupt, match=r"chunk 10 .* is missing"):
+            async for _ in store.read(blob.id, pace=pace):
+                pass
 
 
 async def test_every_range_of_a_file_is_what_its_bytes_say(store: BlobStore) -> None:

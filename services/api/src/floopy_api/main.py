@@ -33,6 +33,7 @@ from floopy_api.handlers.server import Runner
 from floopy_api.ports import Monotonic, Wake
 from floopy_common.chassis import failpoints
 from floopy_common.chassis.clock import SystemClock
+from floopy_common.chassis.heap import bound_heap
 from floopy_common.chassis.loop import Loop
 from floopy_common.chassis.mongo import Mongo, check_schema, open_mongo
 from floopy_common.chassis.outbox import OutboxRelay
@@ -51,6 +52,7 @@ from floopy_common.stores.caps import CapStore
 from floopy_common.stores.files import FileStore
 from floopy_common.stores.orgs import OrgStore
 from floopy_common.stores.provider_models import ProviderModelStore
+from floopy_common.stores.read_ahead import QUICK_BATCH, QuickSeats
 from floopy_common.stores.refreshing import RefreshStore
 from floopy_common.stores.summaries import SummaryStore
 from floopy_common.stores.uploads import UploadStore
@@ -63,6 +65,8 @@ _DRAIN = 25.0
 """Seconds that requests under way get to finish in: less than what an orchestrator waits for the process."""
 _CUT_OFF = 2.0
 """Seconds for writing the last answers, and for handlers that outlived even that to be cancelled."""
+_BUFFERS = 2 * QUICK_BATCH
+"""Bytes that a heap keeps for the next read: a heap for each thread would have as many of its own."""
 _KEEP_ALIVE = 75.0
 _MAX_HEADER = 16_384
 """Bytes of one header: more than any key, so that a silly one is refused in OpenAI's words."""
@@ -70,6 +74,7 @@ _MAX_HEADER = 16_384
 
 async def run(settings: Settings) -> None:
     """Serve until told to stop."""
+    bound_heap(large=_BUFFERS, spare=_BUFFERS)
     async with (
         service_runtime(BY, settings) as runtime,
         open_mongo(settings.mongo, BY) as mongo,
@@ -94,7 +99,7 @@ def compose(settings: Settings, mongo: Mongo, probes: Probes, wake: Wake) -> web
     keyring = Keyring(settings.secret_key)
     blobs = BlobStore(mongo)
     files = FileStore(mongo)
-    reader = FileReader(blobs)
+    reader = FileReader(blobs, QuickSeats())
     hit = failpoints.Failpoints(settings.fail_at).hit
     app = new_app(probes)
     app[AUTHENTICATOR] = Authenticator(

@@ -8,6 +8,7 @@ from floopy_common.chassis import failpoints
 from floopy_common.chassis.clock import SystemClock
 from floopy_common.chassis.consumer import group_id, open_consumer
 from floopy_common.chassis.failpoints import Failpoints
+from floopy_common.chassis.heap import bound_heap
 from floopy_common.chassis.loop import Bells, Loop
 from floopy_common.chassis.mongo import Mongo, check_schema, open_mongo
 from floopy_common.chassis.outbox import OutboxRelay
@@ -30,7 +31,6 @@ from floopy_common.stores.segments import SegmentInputs, SegmentStore
 from floopy_common.stores.summaries import SummaryStore
 from floopy_common.stores.sweeping import BlobSweeper, EndedStore
 from floopy_reconciler.adapters.archives import ScratchArchives
-from floopy_reconciler.adapters.heap import bound_heap
 from floopy_reconciler.adapters.offsets import KafkaOffsets
 from floopy_reconciler.core.agenda import Agenda, open_agenda
 from floopy_reconciler.core.audit import Auditor, AuditTimes

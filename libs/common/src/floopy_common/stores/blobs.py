@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,6 +14,7 @@ from floopy_common.chassis.clock import Clock, SystemClock
 from floopy_common.chassis.mongo import DatabaseError, Document, Mongo, assign
 from floopy_common.domain.errors import BlobCorrupt, BlobMissing
 from floopy_common.domain.ids import new_blob_id
+from floopy_common.stores.read_ahead import READ_BATCH, Pace, QuickSeats, in_batches, pace_among
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +26,6 @@ CHUNKS_PER_INSERT = 8
 
 INSERTS_IN_FLIGHT = 2
 """One insert travels while the next is prepared; a third only adds memory."""
-
-READ_BATCH = 1024 * 1024
-"""Bytes asked of the database at once: what a slow reader holds."""
 
 READ_AT_ONCE = 16 * 1024 * 1024
 """What the database answers with at most: one round trip for any range that is read in one piece."""
@@ -241,10 +240,16 @@ class BlobStore:
         return await self._blobs.update_many({"pins": batch_id}, {"$pull": {"pins": batch_id}})
 
     async def read(
-        self, blob_id: str, offset: int = 0, length: int | None = None, batch_bytes: int = READ_BATCH
+        self,
+        blob_id: str,
+        offset: int = 0,
+        length: int | None = None,
+        batch_bytes: int = READ_BATCH,
+        pace: Pace | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """The bytes from `offset`, `length` of them (None: to the end), in pieces of at most one chunk.
 
+        `batch_bytes` are asked of the database at once, or as many as the reader's `pace` has it.
         Raises BlobMissing without a live blob, BlobCorrupt when the range or a chunk is not all there.
         """
         found = await self._live(blob_id)
@@ -254,33 +259,55 @@ class BlobStore:
         if not 0 <= offset <= end <= found["length"]:
             raise BlobCorrupt(f"{blob_id} has {found['length']} bytes; {offset} to {end} were asked for")
         if offset < end:
-            async with aclosing(self._read_chunks(found, offset, end, batch_bytes)) as pieces:
+            pace = pace or Pace(batch_bytes)
+            async with aclosing(self._read_chunks(found, offset, end, pace)) as pieces:
                 async for piece in pieces:
                     yield piece
 
     async def _read_chunks(
-        self, blob: Document, offset: int, end: int, batch_bytes: int
+        self, blob: Document, offset: int, end: int, pace: Pace
     ) -> AsyncGenerator[bytes, None]:
         size = blob["chunk_size"]
         number, last = offset // size, (end - 1) // size
-        if number == last:
-            only = await self._chunks.find_one({"_id": chunk_id(blob["_id"], number)}, {"data": 1})
-            if only is None:
-                raise BlobCorrupt(f"chunk {number} of {blob['_id']} is missing")
-            _check_chunk(blob, number, only)
-            yield _cut(only["data"], offset - number * size, end - number * size)
-            return
-        wanted = {"_id": {"$gte": chunk_id(blob["_id"], number), "$lte": chunk_id(blob["_id"], last)}}
-        batch_size = max(1, batch_bytes // size)
-        chunks = self._chunks.find(wanted, {"data": 1}, sort=[("_id", 1)], batch_size=batch_size)
-        async with aclosing(chunks):
+        async with aclosing(self._find_chunks(blob, number, last, pace)) as chunks:
             async for chunk in chunks:
                 start = number * size
                 _check_chunk(blob, number, chunk)
-                yield _cut(chunk["data"], offset - start, end - start)
+                piece = _cut(chunk["data"], offset - start, end - start)
+                handed_out = time.monotonic()
+                yield piece
+                pace.taken(len(piece), time.monotonic() - handed_out)
                 number += 1
         if number != last + 1:
             raise BlobCorrupt(f"chunk {number} of {blob['_id']} is missing")
+
+    async def _find_chunks(
+        self, blob: Document, number: int, last: int, pace: Pace
+    ) -> AsyncGenerator[Document, None]:
+        """Those that are there, by one cursor for as long as the reader keeps its pace."""
+        if number == last:
+            # the only one is found together with those that others look for
+            only = await self._chunks.find_one({"_id": chunk_id(blob["_id"], number)}, {"data": 1})
+            if only is not None:
+                yield only
+            return
+        while number <= last:
+            quick, left = pace.quick, last + 1 - number
+            count = max(1, pace.batch_bytes // blob["chunk_size"])
+            if left == count + 1:
+                count = left  # a range of a mebibyte touches a chunk more: not worth a call
+            wanted = {"_id": {"$gte": chunk_id(blob["_id"], number), "$lte": chunk_id(blob["_id"], last)}}
+            found = self._chunks.find(wanted, {"data": 1}, sort=[("_id", 1)], limit=left, batch_size=count)
+            async with aclosing(in_batches(found, count, ahead=quick)) as batches:
+                async for batch in batches:
+                    batch.reverse()
+                    while batch:
+                        yield batch.pop()
+                        number += 1
+                    if pace.quick != quick:
+                        break
+                else:
+                    return
 
     async def read_bytes(self, blob_id: str, offset: int = 0, length: int | None = None) -> bytes:
         """The same in one piece, asked for at once: for what is known to be small."""
@@ -293,10 +320,14 @@ class BlobStore:
 
 
 class FileReader:
-    """Reads a file, which is an ordered list of blob ranges `{blob, offset, length}`."""
+    """Reads a file, which is an ordered list of blob ranges `{blob, offset, length}`.
 
-    def __init__(self, blobs: BlobStore) -> None:
+    With `seats`, who reads quickly takes one and has the next bytes read ahead.
+    """
+
+    def __init__(self, blobs: BlobStore, seats: QuickSeats | None = None) -> None:
         self._blobs = blobs
+        self._seats = seats
 
     async def read_ranges(
         self,
@@ -306,22 +337,30 @@ class FileReader:
         batch_bytes: int = READ_BATCH,
     ) -> AsyncGenerator[bytes, None]:
         """The file's bytes from `offset`, at most `length` of them; what lies behind its end is not there."""
-        skip = offset
-        left = length
-        for part in ranges:
-            if left == 0:
-                return
-            available = part["length"] - skip
-            if available <= 0:
-                skip = -available
-                continue
-            taken = available if left is None else min(available, left)
-            start = part["offset"] + skip
-            async with aclosing(self._blobs.read(part["blob"], start, taken, batch_bytes)) as pieces:
-                async for piece in pieces:
-                    yield piece
-            skip = 0
-            left = None if left is None else left - taken
+        with pace_among(self._seats, batch_bytes) as pace:
+            for blob, start, taken in _spans(ranges, offset, length):
+                async with aclosing(self._blobs.read(blob, start, taken, pace=pace)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+
+
+def _spans(
+    ranges: Iterable[Mapping[str, Any]], offset: int, length: int | None
+) -> Iterator[tuple[str, int, int]]:
+    """What of each blob makes up these bytes of the file: the blob, from where, how many."""
+    skip = offset
+    left = length
+    for part in ranges:
+        if left == 0:
+            return
+        available = part["length"] - skip
+        if available <= 0:
+            skip = -available
+            continue
+        taken = available if left is None else min(available, left)
+        yield part["blob"], part["offset"] + skip, taken
+        skip = 0
+        left = None if left is None else left - taken
 
 
 def _check_chunk(blob: Document, number: int, chunk: Document) -> None:

@@ -5,7 +5,7 @@ import sys
 
 PROGRAM = """
 import threading
-from floopy_reconciler.adapters.heap import bound_heap
+from floopy_common.chassis.heap import bound_heap
 
 assert bound_heap()
 kept = []
