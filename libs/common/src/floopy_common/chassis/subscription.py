@@ -196,7 +196,9 @@ class Subscription:
             return
         first = await consumer.beginning_offsets(places)
         end = await consumer.end_offsets(places)
-        committed = {place: await consumer.committed(place) for place in places}
+        # asked for at once, they are one request
+        commits = await asyncio.gather(*(consumer.committed(place) for place in places))
+        committed = dict(zip(places, commits, strict=True))
         position = {place: await consumer.position(place) for place in places}
         for place in places:
             LAG.labels(self.topic, place.partition).set(max(0, end[place] - position[place]))

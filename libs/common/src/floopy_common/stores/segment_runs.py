@@ -52,10 +52,12 @@ class SegmentRun:
 
     def add(self, record: LineRecord) -> None:
         number = record.line.line_no
-        if number > self.last_line:
-            self.last_line = number
         # measured: min() and max() would double what a record costs here
-        if not self.records or number < self.first_line:
+        if not self.records:
+            self.first_line = self.last_line = number
+        elif number > self.last_line:
+            self.last_line = number
+        elif number < self.first_line:
             self.first_line = number
         self.records[record.line.line_id] = record
 
