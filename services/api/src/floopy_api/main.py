@@ -65,8 +65,9 @@ _DRAIN = 25.0
 """Seconds that requests under way get to finish in: less than what an orchestrator waits for the process."""
 _CUT_OFF = 2.0
 """Seconds for writing the last answers, and for handlers that outlived even that to be cancelled."""
-_BUFFERS = 2 * QUICK_BATCH
-"""Bytes that a heap keeps for the next read: a heap for each thread would have as many of its own."""
+_LARGE = 2 * QUICK_BATCH
+_SPARE = 4 * _LARGE
+"""Bytes that a heap keeps at its end: with less, what quick readers use is cleared anew for each read."""
 _KEEP_ALIVE = 75.0
 _MAX_HEADER = 16_384
 """Bytes of one header: more than any key, so that a silly one is refused in OpenAI's words."""
@@ -74,7 +75,7 @@ _MAX_HEADER = 16_384
 
 async def run(settings: Settings) -> None:
     """Serve until told to stop."""
-    bound_heap(large=_BUFFERS, spare=_BUFFERS)
+    bound_heap(large=_LARGE, spare=_SPARE)
     async with (
         service_runtime(BY, settings) as runtime,
         open_mongo(settings.mongo, BY) as mongo,
