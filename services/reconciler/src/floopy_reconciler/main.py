@@ -24,7 +24,7 @@ from floopy_common.stores.auditing import AuditStore
 from floopy_common.stores.batches import BatchStore
 from floopy_common.stores.blobs import BlobStore
 from floopy_common.stores.files import FileStore
-from floopy_common.stores.finishing import AttemptInputStore, PlannedLines, SegmentProgressStore, TurnStore
+from floopy_common.stores.finishing import PlannedLines, SegmentProgressStore, TurnStore
 from floopy_common.stores.listings import ListingStore
 from floopy_common.stores.polling import EndingStore, PollStore
 from floopy_common.stores.segments import SegmentInputs, SegmentStore
@@ -401,7 +401,6 @@ def cleanup_loop(base: Base) -> Loop:
     pause = min(_LONGEST_PAUSE, max(base.settings.scan.interval, retention / 10))
     cleanup = Cleanup(
         ended=EndedStore(base.mongo, base.blobs),
-        inputs=AttemptInputStore(base.mongo),
         shards=EndingStore(base.mongo),
         providers=base.providers,
         times=CleanupTimes(retention, _INPUTS_KEPT, pause),

@@ -1,5 +1,6 @@
 """What goes when nobody needs it any more: content of ended batches, and blobs, which only this deletes."""
 
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -151,29 +152,57 @@ class EndedStore:
     def __init__(self, mongo: Mongo, blobs: BlobStore, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self._batches = mongo.collection("batches")
+        self._shards = mongo.collection("shards")
         self._rows = [mongo.collection(name) for name in _ROWS_OF_CONTENT]
         self._blobs = blobs
         self._files = FileStore(mongo, self._clock)
 
-    async def take(self, seconds: float) -> Document | None:
-        """The ended batch longest due, whose next time is then `seconds` away; None when none is due."""
-        now = self._clock.now()
-        return await self._batches.find_and_update(
+    async def due(self, limit: int) -> list[Document]:
+        """The ended batches longest due, as far as cleaning up reads them."""
+        return await self._batches.find_all(
             {
-                "status": {"$in": [status.value for status in TERMINAL]},
+                "status": {"$in": _ENDED},
                 # by aggregation's order a missing time comes before every other
-                "$expr": {"$lte": ["$cleanup.next_at", now]},
+                "$expr": {"$lte": ["$cleanup.next_at", self._clock.now()]},
             },
-            {"$set": {"cleanup.next_at": now + timedelta(seconds=seconds)}},
+            _OF_ENDED,
             sort=[("cleanup.next_at", 1)],
+            limit=limit,
             durable=False,
         )
 
-    async def rest(self, batch_id: str, stage: str, seconds: float | None) -> None:
-        """The batch is at `stage` now and due again in `seconds`; None: never."""
-        later = _NEVER if seconds is None else self._clock.now() + timedelta(seconds=seconds)
-        await self._batches.update_one(
-            {"_id": batch_id}, {"$set": {"cleanup": {"stage": stage, "next_at": later}}}
+    async def take(self, batches: Sequence[Document], seconds: float) -> bool:
+        """Have none of these batches be due for `seconds`; False when another worker has done so.
+
+        Two that come at once may both go on: every step may be repeated.
+        """
+        now = self._clock.now()
+        taken = await self._batches.update_many(
+            {
+                "_id": {"$in": [batch["_id"] for batch in batches]},
+                "status": {"$in": _ENDED},
+                "$expr": {"$lte": ["$cleanup.next_at", now]},
+            },
+            {"$set": {"cleanup.next_at": now + timedelta(seconds=seconds)}},
+        )
+        return taken > 0
+
+    async def shards_of(self, batch_ids: Collection[str]) -> list[Document]:
+        """Every shard of the batches, as far as it says what of it is left at its provider."""
+        return await self._shards.find_all({"batch_id": {"$in": list(batch_ids)}}, _OF_SHARDS)
+
+    async def rest(self, stage: str, seconds: Mapping[str, float | None]) -> None:
+        """Each batch is at `stage` now and due again in so many seconds; None: never."""
+        now = self._clock.now()
+        later = {
+            batch_id: _NEVER if left is None else now + timedelta(seconds=left)
+            for batch_id, left in seconds.items()
+        }
+        await self._batches.update_each(
+            [
+                ({"_id": batch_id}, {"$set": {"cleanup": {"stage": stage, "next_at": at}}})
+                for batch_id, at in later.items()
+            ]
         )
 
     async def drop_content(self, batch_id: str) -> None:
@@ -186,6 +215,19 @@ class EndedStore:
 
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 """Beyond every moment something can be due at."""
+_ENDED = sorted(status.value for status in TERMINAL)
+_OF_ENDED = dict.fromkeys(
+    (
+        "status",
+        "created_at",
+        *(f"{status}_at" for status in _ENDED),
+        "plan.plan_id",
+        "cleanup",
+        "audit.stage",
+    ),
+    1,
+)
+_OF_SHARDS = dict.fromkeys(("batch_id", "plan_id", "state", "account_id", "attempts.input_file_id"), 1)
 
 _STANDING_FILES: Document = {
     "localField": "_id",

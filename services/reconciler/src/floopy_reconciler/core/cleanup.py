@@ -1,20 +1,26 @@
 """After the end: uploaded inputs go at once, content when its retention is over and the audit is closed."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from floopy_common.domain.batch import BatchStatus, timestamp_field
-from floopy_common.domain.shard import ShardEnd
+from floopy_common.domain.shard import ShardEnd, ShardState
 from floopy_common.providers.port import AccountMissing, ProviderDirectory, ProviderError
-from floopy_reconciler.core.agenda import AT_ONCE, side_by_side
-from floopy_reconciler.ports import AttemptInputs, Document, EndedBatches, EndingShards, Now
+from floopy_reconciler.core.agenda import side_by_side
+from floopy_reconciler.ports import Document, EndedBatches, EndingShards, Now
 
 _log = logging.getLogger(__name__)
 
 INPUTS, CONTENT, DONE = "inputs", "content", "done"
 _AUDITED = "closed"
+_BATCHES = 32
+"""Batches cleaned up together, which share what a call costs."""
+_DELETES = 8
+"""Batches whose uploads are deleted at the same time: providers bound how much they are asked."""
+_UNSUBMITTED = frozenset({ShardState.PLANNED.value, ShardState.WAITING.value})
 
 
 @dataclass(frozen=True)
@@ -33,47 +39,73 @@ class Cleanup:
         self,
         *,
         ended: EndedBatches,
-        inputs: AttemptInputs,
         shards: EndingShards,
         providers: ProviderDirectory,
         times: CleanupTimes,
         now: Now,
     ) -> None:
         self._ended = ended
-        self._inputs = inputs
         self._shards = shards
         self._providers = providers
         self._times = times
         self._now = now
 
     async def step(self) -> bool:
-        """Some ended batches; False when none is due."""
-        batches: list[Document] = []
-        while len(batches) < AT_ONCE and (batch := await self._ended.take(self._times.interval)) is not None:
-            batches.append(batch)
-        await side_by_side(self._clean_up(batch) for batch in batches)
-        return bool(batches)
+        """The ended batches longest due, some at a time; whether there may be more."""
+        due = await self._ended.due(_BATCHES)
+        if due and await self._ended.take(due, self._times.interval):
+            fresh = [batch for batch in due if stage_of(batch) == INPUTS]
+            works = [self._drop_content(batch) for batch in due if stage_of(batch) != INPUTS]
+            await side_by_side([*works, *([self._drop_inputs(fresh)] if fresh else [])])
+        return len(due) == _BATCHES
 
-    async def _clean_up(self, batch: Document) -> None:
-        if stage_of(batch) == INPUTS:
-            await self._drop_inputs(batch)
-        else:
-            await self._drop_content(batch)
+    async def _drop_inputs(self, batches: Sequence[Document]) -> None:
+        inputs = await self._inputs_of(batches)
+        turn = asyncio.Semaphore(_DELETES)
+        rest: dict[str, float | None] = {}
 
-    async def _drop_inputs(self, batch: Document) -> None:
-        if batch["plan"] is not None:
-            # a retry shard that a worker inserted while its batch ended is nobody's any more
-            await self._shards.end_unsubmitted(batch["_id"], batch["plan"]["plan_id"], ShardEnd.CANCELLED)
-        since = (self._now() - ended_at(batch)).total_seconds()
-        left = await self._delete_all(await self._inputs.leftovers(batch["_id"]))
-        if left and since < self._times.patience:
-            return
-        if left:
-            _log.warning(
-                "uploaded inputs stay at the provider",
-                extra={"event": "inputs_left", "batch_id": batch["_id"], "files": left},
-            )
-        await self._ended.rest(batch["_id"], CONTENT, max(0.0, self._times.retention - since))
+        async def drop(batch: Document) -> None:
+            async with turn:
+                left = await self._delete_all(inputs.get(batch["_id"], []))
+            since = (self._now() - ended_at(batch)).total_seconds()
+            if left and since < self._times.patience:
+                return
+            if left:
+                _log.warning(
+                    "uploaded inputs stay at the provider",
+                    extra={"event": "inputs_left", "batch_id": batch["_id"], "files": left},
+                )
+            rest[batch["_id"]] = max(0.0, self._times.retention - since)
+
+        try:
+            await side_by_side(drop(batch) for batch in batches)
+        finally:
+            await self._ended.rest(CONTENT, rest)
+
+    async def _inputs_of(self, batches: Sequence[Document]) -> dict[str, list[tuple[str, str]]]:
+        """(account id, file id) of what each batch has uploaded to providers, no shard needing it any more.
+
+        A retry shard that a worker inserted while its batch ended is nobody's any more, and is ended first.
+        """
+        shards = await self._ended.shards_of([batch["_id"] for batch in batches])
+        plans = {batch["_id"]: batch["plan"]["plan_id"] for batch in batches if batch.get("plan")}
+        unsubmitted = {
+            shard["batch_id"]
+            for shard in shards
+            if shard["state"] in _UNSUBMITTED and shard["plan_id"] == plans.get(shard["batch_id"])
+        }
+        if unsubmitted:
+            await side_by_side(self._end_unsubmitted(batch_id, plans[batch_id]) for batch_id in unsubmitted)
+            shards = await self._ended.shards_of([batch["_id"] for batch in batches])
+        inputs: dict[str, list[tuple[str, str]]] = {}
+        for shard in shards:
+            if ShardState(shard["state"]).is_terminal:
+                found = [attempt.get("input_file_id") for attempt in shard.get("attempts", [])]
+                inputs.setdefault(shard["batch_id"], []).extend((shard["account_id"], f) for f in found if f)
+        return inputs
+
+    async def _end_unsubmitted(self, batch_id: str, plan_id: str) -> None:
+        await self._shards.end_unsubmitted(batch_id, plan_id, ShardEnd.CANCELLED)
 
     async def _delete_all(self, inputs: Sequence[tuple[str, str]]) -> int:
         """How many could not be deleted."""
@@ -95,7 +127,7 @@ class Cleanup:
         if self._now() < over_at or batch["audit"]["stage"] != _AUDITED:
             return
         await self._ended.drop_content(batch["_id"])
-        await self._ended.rest(batch["_id"], DONE, None)
+        await self._ended.rest(DONE, {batch["_id"]: None})
         _log.info("content dropped", extra={"event": "content_dropped", "batch_id": batch["_id"]})
 
 

@@ -3,7 +3,6 @@
 from floopy_common.providers.port import ResultFormat
 from floopy_reconciler.ports.audits import AuditHold, AuditReports, Audits, Offsets, OffsetsReader, Recounts
 from floopy_reconciler.ports.batches import (
-    AttemptInputs,
     BatchReports,
     EndedBatches,
     EndingShards,
@@ -50,7 +49,6 @@ from floopy_reconciler.ports.shared import Batches, Changed, Document, Hit, Now
 __all__ = [
     "Archived",
     "Archives",
-    "AttemptInputs",
     "AuditHold",
     "AuditReports",
     "Audits",

@@ -1,6 +1,6 @@
 """Winding a batch up, and what is removed afterwards."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -58,15 +58,15 @@ class BatchReports(Protocol):
 class EndedBatches(Protocol):
     """Terminal batches of which something is still to be removed."""
 
-    async def take(self, seconds: float) -> Document | None: ...
+    async def due(self, limit: int) -> list[Document]: ...
 
-    async def rest(self, batch_id: str, stage: str, seconds: float | None) -> None: ...
+    async def take(self, batches: Sequence[Document], seconds: float) -> bool: ...
+
+    async def shards_of(self, batch_ids: Collection[str]) -> list[Document]: ...
+
+    async def rest(self, stage: str, seconds: Mapping[str, float | None]) -> None: ...
 
     async def drop_content(self, batch_id: str) -> None: ...
-
-
-class AttemptInputs(Protocol):
-    async def leftovers(self, batch_id: str) -> list[tuple[str, str]]: ...
 
 
 class Sweeps(Protocol):
