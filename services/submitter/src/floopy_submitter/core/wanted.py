@@ -26,6 +26,6 @@ def may_submit(batch: Document | None, shard: Document) -> bool:
 
 
 def is_alone(shard: Document, batch: Document) -> bool:
-    """Whether a shard that is submitted is all there is of its batch: it was neither split, nor settled yet."""
+    """Whether a shard that is submitted is all there is of its batch: neither split, nor settled yet."""
     is_whole = shard["_id"] == shard_id(shard["plan_id"], 0) and not shard.get("splits")
     return is_whole and batch["plan"]["shards"] == 1 and shard["kind"] == ShardKind.PRIMARY.value
