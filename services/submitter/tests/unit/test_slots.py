@@ -64,6 +64,74 @@ async def test_excluded_accounts_get_nothing() -> None:
     assert await slots.next_from(Queue("a").find, {"a"}) is None
 
 
+def _rows(accounts: str, large: str = "") -> list[dict[str, Any]]:
+    """A piece of work for each letter; those in `large` weigh something."""
+    return [{"account_id": account, "large": account in large} for account in accounts]
+
+
+def _shared(slots: Slots, rows: list[dict[str, Any]], alone: str = "", room: int = 9) -> str:
+    chosen = slots.share(rows, set(alone), lambda row: bool(row["large"]), room)
+    return "".join(row["account_id"] for row in chosen)
+
+
+async def test_work_is_shared_out_as_if_it_were_found_one_by_one() -> None:
+    slots = Slots(4, lambda: None)
+    assert _shared(slots, _rows("aaabbc")) == "abca"
+
+    slots.start("a", asyncio.Event().wait())  # type: ignore[arg-type]
+    assert _shared(slots, _rows("aaaabb")) == "bab"
+    assert _shared(slots, _rows("aaaa")) == "aa", "the last slot is not for an account that has the others"
+    await slots.close(0)
+
+
+async def test_an_account_that_works_alone_gets_one_job() -> None:
+    slots = Slots(4, lambda: None)
+    assert _shared(slots, _rows("aaabb"), alone="a") == "abb"
+
+    slots.start("a", asyncio.Event().wait())  # type: ignore[arg-type]
+    assert _shared(slots, _rows("aab"), alone="a") == "b"
+    await slots.close(0)
+
+
+async def test_of_what_weighs_only_so_many_begin_and_the_rest_is_in_nobodys_way() -> None:
+    slots = Slots(9, lambda: None)
+
+    assert _shared(slots, _rows("aaabb", large="a"), room=2) == "abab"
+    assert _shared(slots, _rows("aab", large="a"), room=0) == "b"
+
+
+class Backlog:
+    """Work in order of arrival, as accounts, looked at in parts."""
+
+    def __init__(self, accounts: str) -> None:
+        self._rows = _rows(accounts)
+        self.looks = 0
+
+    async def find(self, most: int, without: Collection[str]) -> list[dict[str, Any]]:
+        self.looks += 1
+        return [row for row in self._rows if row["account_id"] not in without][:most]
+
+
+async def test_an_account_with_much_to_do_hides_no_other() -> None:
+    slots = Slots(3, lambda: None)
+    slots.start("b", asyncio.Event().wait())  # type: ignore[arg-type]
+    backlog = Backlog("a" * 100 + "b" * 100 + "c")
+
+    rows, more = await slots.offered(backlog.find)
+
+    assert _shared(slots, rows) == "ac"
+    assert (more, backlog.looks) == (True, 2)
+    await slots.close(0)
+
+
+async def test_one_look_is_enough_where_there_is_little_to_do() -> None:
+    backlog = Backlog("aab")
+
+    rows, more = await Slots(3, lambda: None).offered(backlog.find, {"b"})
+
+    assert (rows, more, backlog.looks) == (_rows("aa"), False, 1)
+
+
 async def test_a_job_that_ends_frees_its_slot_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     freed = asyncio.Event()
     slots = Slots(1, freed.set)

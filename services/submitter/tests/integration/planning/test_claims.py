@@ -4,9 +4,11 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from pymongo import MongoClient
 
 from floopy_common.chassis.clock import SystemClock
+from floopy_common.stores import planning
 from floopy_common.stores.planning import look
 from floopy_submitter.core.kept import SMALL
 
@@ -66,6 +68,53 @@ async def test_organisations_take_turns(world: Any, make_lines: Any) -> None:
     waiting = await world.batches.collection.find_all({"status": "validating"})
     assert {batch["org_id"] for batch in waiting} == {"org_busy"}
     assert len(waiting) == 2
+
+
+async def test_as_many_as_fit_are_planned_side_by_side(world: Any, make_lines: Any) -> None:
+    for number in range(7):
+        await world.create(make_lines(2), org_id=f"org_{number % 2}")
+    planner = world.planner(slots=5)
+
+    assert await planner.step()
+    assert await world.batches.collection.count({"status": "in_progress"}) == 5
+    assert await planner.step()
+    assert await world.batches.collection.count({"status": "in_progress"}) == 7
+    assert not await planner.step()
+
+
+async def test_small_batches_do_not_wait_for_large_ones(world: Any, make_lines: Any) -> None:
+    large = await world.create(b"", org_id="org_a", created_at=NOW - timedelta(hours=1))
+    await world.batches.mark(large, {}, {"input.bytes": SMALL + 1})
+    small = [await world.create(make_lines(1), org_id=org) for org in ("org_a", "org_b")]
+
+    queues = await world.store().waiting("", 3, SMALL)
+
+    assert [(queue.org_id, queue.large, queue.batch_ids) for queue in queues] == [
+        ("org_a", False, [small[0]]),
+        ("org_a", True, [large]),
+        ("org_b", False, [small[1]]),
+    ]
+    planned = await world.planner(slots=2).step()
+    assert planned
+    assert await world.batches.collection.count({"status": {"$ne": "validating"}}) == 3
+
+
+@pytest.mark.parametrize("looked_through", [2, 2_000])
+async def test_an_organisation_with_many_batches_hides_no_other(
+    world: Any, monkeypatch: pytest.MonkeyPatch, looked_through: int
+) -> None:
+    monkeypatch.setattr(planning, "_LOOK", looked_through)
+    busy = [await world.create(b"", org_id="org_b") for _ in range(5)]
+    others = {org: await world.create(b"", org_id=org) for org in ("org_a", "org_c", "org_d")}
+
+    async def first_of(after: str, most: int) -> list[tuple[str, str]]:
+        queues = await world.store().waiting(after, most, SMALL)
+        return [(queue.org_id, queue.batch_ids[0]) for queue in queues]
+
+    a, b, c, d = ("org_a", others["org_a"]), ("org_b", busy[0]), *((o, others[o]) for o in ("org_c", "org_d"))
+    assert await first_of("", 4) == [a, b, c, d]
+    assert await first_of("org_b", 4) == [c, d, a, b]
+    assert (await first_of("org_a", 2))[:2] == [b, c]
 
 
 async def test_planners_at_once_plan_every_batch_once(world: Any, make_lines: Any) -> None:

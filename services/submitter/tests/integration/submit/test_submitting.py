@@ -15,6 +15,7 @@ from floopy_common.chassis.mongo import assign, expire_in
 from floopy_common.domain.shard import AttemptPhase, WaitReason
 from floopy_common.stores.due_shards import looks
 from floopy_common.stores.submitting import SubmitStore
+from floopy_submitter.core import due
 
 
 async def test_planned_shards_are_submitted_once_each(world, running, make_lines, quiet) -> None:
@@ -371,6 +372,59 @@ async def test_a_cancel_during_the_upload_stops_before_the_create(
         await world.in_state(batch_id, "planned")
 
     assert await simulator.calls("batches.create") == []
+
+
+async def test_few_large_shards_are_submitted_at_a_time_and_small_ones_beside_them(
+    world, running, make_lines, quiet, simulator, monkeypatch
+) -> None:
+    large = await world.plan(make_lines(60), await world.account("sk-large"), shard_lines=20)
+    small = await world.plan(make_lines(12), await world.account("sk-small"), shard_lines=4)
+    monkeypatch.setattr(due, "SMALL", max(shard["bytes"] for shard in await world.shards(small)))
+    monkeypatch.setattr(due, "MOST_LARGE", 1)
+    held = await simulator.fault("files.create", {"kind": "hold"}, times=None, key="sk-large")
+
+    async with running():
+        await world.in_state(small, "submitted")
+        calls = [call for call in await simulator.calls("files.create") if call["key"] == "sk-large"]
+        await simulator.release(held)
+        await world.repair(held)
+        await world.in_state(large, "submitted")
+
+    assert len(calls) == 1
+
+
+async def test_an_upload_for_a_batch_that_was_cancelled_meanwhile_is_noted(
+    world, running, make_lines, simulator, eventually
+) -> None:
+    fault = await simulator.fault("files.create", {"kind": "hold", "when": "after"})
+    batch_id = await world.plan(make_lines(1), await world.account())
+
+    async with running():
+        await eventually(lambda: world.holding(fault), "an upload under way")
+        await world.update("batches", batch_id, status="cancelling", ending="cancelled")
+        await simulator.release(fault)
+        (shard,) = await world.in_state(batch_id, "planned")
+
+    (attempt,) = shard["attempts"]
+    assert (attempt["phase"], attempt["input_file_id"] is None) == (AttemptPhase.PREPARED, False)
+
+
+async def test_a_batch_that_was_cancelled_during_the_create_has_its_turn(
+    world, running, make_lines, quiet, simulator, eventually
+) -> None:
+    fault = await simulator.fault("batches.create", {"kind": "hold", "when": "after"})
+    batch_id = await world.plan(make_lines(1), await world.account())
+
+    async with running():
+        await eventually(lambda: world.holding(fault), "a create under way")
+        await world.update("batches", batch_id, status="cancelling", ending="cancelled")
+        await simulator.release(fault)
+
+        async def has_its_turn() -> bool:
+            return bool((await world.batch(batch_id))["next_look_at"] < datetime(2000, 1, 1, tzinfo=UTC))
+
+        await eventually(has_its_turn, "a turn")
+        await world.summary(batch_id, {"submitted": 1})
 
 
 async def test_a_cancel_during_the_create_still_records_what_was_created(
