@@ -132,6 +132,12 @@ async def test_what_a_newer_translator_refuses_is_in_the_error_file_and_the_rest
 
     await eventually(is_waiting, what="a planned shard")
     await allow_less(stack, batch_id, 50)
+    before = (await stack.simulator.fault_state(fault))["hits"]
+
+    async def is_tried_anew() -> bool:
+        return bool((await stack.simulator.fault_state(fault))["hits"] >= before + 2)
+
+    await eventually(is_tried_anew, what="a try that has begun since then")
     await stack.simulator.lift(fault)
     batch = await stack.balanced(batch_id)
 

@@ -41,6 +41,7 @@ async def planned(service: Any, client: AsyncOpenAI, shards: int = 1, **changes:
             "no": number,
             "account_id": "acct_1",
             "state": "submitted",
+            "lines": 10,
             "provider_batch_id": f"up_{number}",
             "provider_counts": None,
             "lease": None,
