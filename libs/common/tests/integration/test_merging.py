@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from bson import Int64
 from pymongo import monitoring
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
+from floopy_common.chassis import mongo as mongo_module
 from floopy_common.chassis.lease import claim_stage, held, new_lease, release_stage
 from floopy_common.chassis.mongo import FREE_LEASE, Collection, Mongo, assign, ensure_indexes, open_mongo
 from floopy_common.settings import MongoSettings
@@ -284,3 +286,123 @@ async def test_a_caller_who_gives_up_takes_nothing_from_the_others(segments: Col
     assert found["no"] == 2
     with pytest.raises(asyncio.CancelledError):
         await first
+
+
+async def test_what_cannot_be_encoded_fails_its_caller_alone(segments: Collection) -> None:
+    await segments.insert_many([segment("a", no) for no in (1, 2, 3)])
+
+    inserted = await asyncio.gather(
+        *(segments.insert_new(segment("b", no, size=2**70 if no == 2 else 1)) for no in (1, 2, 3)),
+        return_exceptions=True,
+    )
+    found = await asyncio.gather(
+        *(segments.find_one({"_id": name}) for name in ("a:1", "\ud800", "a:2")), return_exceptions=True
+    )
+    changed = await asyncio.gather(
+        *(
+            segments.update_one({"_id": f"a:{no}"}, {"$inc": {"n": 2**70 if no == 2 else 1}})
+            for no in (1, 2, 3)
+        ),
+        return_exceptions=True,
+    )
+
+    assert [inserted[0], inserted[2]] == [True, True]
+    assert isinstance(inserted[1], OverflowError)
+    assert [isinstance(each, dict) for each in found] == [True, False, True]
+    assert [changed[0], changed[2]] == [1, 1]
+    assert isinstance(changed[1], OverflowError)
+    again = await segments.find_all({"batch_id": "a"}, {"n": 1}, sort=[("no", 1)])
+    assert [document.get("n") for document in again] == [1, None, 1], "nobody's update came twice"
+
+
+@pytest.mark.parametrize("kind", [Int64, float])
+async def test_numbers_of_every_kind_are_told_apart_by_value(segments: Collection, kind: Any) -> None:
+    await segments.insert_many([segment("a", no, size=kind(no), flag=True) for no in (1, 2)])
+
+    found = await asyncio.gather(
+        *(segments.find_all({"batch_id": "a", "size": size}, {"no": 1}) for size in (1, 2, 3))
+    )
+
+    assert [[document["no"] for document in each] for each in found] == [[1], [2], []]
+
+
+@pytest.fixture
+def held_back(monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+    """(set once a first merged update has been sent, set to let it look what it matched)."""
+    read_back, sent, go_on = mongo_module._read_back, asyncio.Event(), asyncio.Event()
+
+    async def later(*arguments: Any) -> Any:
+        if not sent.is_set():
+            sent.set()
+            await go_on.wait()
+        return await read_back(*arguments)
+
+    monkeypatch.setattr(mongo_module, "_read_back", later)
+    return sent, go_on
+
+
+async def test_two_calls_about_one_document_are_never_out_together(
+    segments: Collection, held_back: tuple[asyncio.Event, asyncio.Event]
+) -> None:
+    await segments.insert_many([segment("a", no) for no in (1, 2)])
+    sent, go_on = held_back
+    first = asyncio.gather(
+        segments.update_one({"_id": "a:1"}, {"$set": {"x": 1}}),
+        segments.update_one({"_id": "gone"}, {"$set": {"x": 1}}),
+    )
+    await sent.wait()
+    second = asyncio.gather(
+        segments.update_one({"_id": "a:1"}, {"$set": {"x": 2}}, durable=False),
+        segments.update_one({"_id": "a:2"}, {"$set": {"x": 2}}, durable=False),
+    )
+    while (found := await segments.find_one({"_id": "a:2"})) is None or "x" not in found:
+        pass  # the second call is out, and without the first's document
+    untouched = await segments.find_one({"_id": "a:1"})
+    go_on.set()
+
+    assert await first == [1, 0]
+    assert await second == [1, 1]
+    assert untouched is not None
+    assert untouched["x"] == 1
+
+
+@pytest.mark.parametrize("update", [{"$set": {"x": 1}}, [assign({"x": 1})]])
+async def test_who_was_overtaken_by_another_process_is_told_that_it_matched(
+    segments: Collection,
+    mongo_uri: str,
+    mongo_database: str,
+    held_back: tuple[asyncio.Event, asyncio.Event],
+    update: Any,
+) -> None:
+    await segments.insert_many([segment("a", no, notes=["kept"]) for no in (1, 2)])
+    sent, go_on = held_back
+    first = asyncio.gather(
+        segments.update_one({"_id": "a:1"}, update), segments.update_one({"_id": "gone"}, update)
+    )
+    await sent.wait()
+    async with open_mongo(MongoSettings(uri=mongo_uri, database=mongo_database), "other") as other:
+        theirs = other.collection("segments")
+        for note in range(5):
+            await asyncio.gather(
+                theirs.update_one({"_id": "a:1"}, {"$push": {"notes": note}}),
+                theirs.update_one({"_id": "a:2"}, {"$push": {"notes": note}}),
+            )
+    go_on.set()
+
+    assert await first == [1, 0]
+    found = await segments.find_one({"_id": "a:1"})
+    assert found is not None
+    assert found["notes"] == ["kept", 0, 1, 2, 3, 4]
+
+
+async def test_a_document_wanted_without_its_id_is_not_mixed_up(segments: Collection) -> None:
+    await segments.insert_many([segment("a", no) for no in (1, 2)])
+
+    found = await asyncio.gather(
+        *(
+            segments.find_and_update({"_id": f"a:{no}"}, {"$set": {"x": no}}, projection={"_id": 0, "x": 1})
+            for no in (1, 2)
+        )
+    )
+
+    assert found == [{"x": 1}, {"x": 2}]

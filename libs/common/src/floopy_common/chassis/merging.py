@@ -35,20 +35,19 @@ class _Group(Generic[_Question, _Answer]):
     out: int = 0
     is_woken: bool = False
 
-    def take(self) -> list[_Asked[_Question, _Answer]]:
-        """The next questions that somebody still waits for, no two of them about the same subject."""
+    def take(self, busy: set[Hashable]) -> list[_Asked[_Question, _Answer]]:
+        """The next questions somebody still waits for, about subjects that are not busy; now they are."""
         taken: list[_Asked[_Question, _Answer]] = []
         left: list[_Asked[_Question, _Answer]] = []
-        subjects: set[Hashable] = set()
         for asked in self.waiting:
             if asked.answer.done():
                 continue
-            if len(taken) == _AT_ONCE or asked.subject in subjects:
+            if len(taken) == _AT_ONCE or asked.subject in busy:
                 left.append(asked)
                 continue
             taken.append(asked)
             if asked.subject is not None:
-                subjects.add(asked.subject)
+                busy.add(asked.subject)
         self.waiting = left
         return taken
 
@@ -56,8 +55,11 @@ class _Group(Generic[_Question, _Answer]):
 class Merger(Generic[_Question, _Answer]):
     """Asks together what is asked in one turn of the event loop, or while earlier calls are out."""
 
-    def __init__(self) -> None:
+    def __init__(self, about_all: type[Exception] = Exception) -> None:
+        """`about_all`: what a call may raise that one of its questions alone cannot be to blame for."""
+        self._about_all = about_all
         self._groups: dict[Hashable, _Group[_Question, _Answer]] = {}
+        self._busy: set[Hashable] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def ask(
@@ -65,9 +67,10 @@ class Merger(Generic[_Question, _Answer]):
     ) -> _Answer:
         """The answer to `question`, asked by `call` along with others of the group `name`.
 
-        `call` returns an answer to every question; an exception among them is raised to who asked, one that
-        it raises to all. No call carries two questions about the same `subject`; None is no subject. A call
-        goes on when somebody who waits for it is cancelled.
+        `call` returns an answer to every question; an exception among them is raised to who asked, one of
+        `about_all` that it raises to all. Where it raises another, nothing was sent, and each question is
+        asked alone. No two questions about the same `subject` are out at the same time, whatever their group;
+        None is no subject. A call goes on when somebody who waits for it is cancelled.
         """
         group = self._groups.get(name)
         if group is None:
@@ -85,7 +88,7 @@ class Merger(Generic[_Question, _Answer]):
 
     def _send(self, name: Hashable, group: _Group[_Question, _Answer]) -> None:
         group.is_woken = False
-        while group.out < _OUT and (taken := group.take()):
+        while group.out < _OUT and (taken := group.take(self._busy)):
             group.out += 1
             task = asyncio.get_running_loop().create_task(self._run(name, group, taken))
             self._tasks.add(task)
@@ -100,19 +103,33 @@ class Merger(Generic[_Question, _Answer]):
         taken: list[_Asked[_Question, _Answer]],
     ) -> None:
         try:
-            answers = await group.call([asked.question for asked in taken])
-        except Exception as error:  # noqa: BLE001 - raised to everyone who asked
-            answers = [error] * len(taken)
+            answers = await self._answers(group.call, [asked.question for asked in taken])
         except BaseException:
             for asked in taken:
                 asked.answer.cancel()
             raise
         finally:
             group.out -= 1
+            self._busy.difference_update(asked.subject for asked in taken)
         for asked, answer in zip(taken, answers, strict=True):
             _tell(asked.answer, answer)
         # behind those who have just been answered: what they ask next goes along
         self._wake(name, group)
+        for other, waiting in self._groups.items():
+            if waiting.waiting:
+                self._wake(other, waiting)
+
+    async def _answers(
+        self, call: _Call[_Question, _Answer], questions: list[_Question]
+    ) -> Sequence[_Answer | Exception]:
+        try:
+            return await call(questions)
+        except self._about_all as error:
+            return [error] * len(questions)
+        except Exception as error:  # noqa: BLE001 - raised to whose question it is about
+            if len(questions) == 1:
+                return [error]
+            return [(await self._answers(call, [question]))[0] for question in questions]
 
 
 def _tell(waiting: asyncio.Future[_Answer], answer: _Answer | Exception) -> None:
@@ -130,8 +147,10 @@ Equalities = dict[str, str | int]
 def equalities(filter: Mapping[str, Any], projection: Mapping[str, Any] | None) -> Equalities:
     """The conditions of `filter` by which documents found for many such filters can be told apart.
 
-    None of them where the projection hides one of the fields.
+    None of them where the projection hides one of the fields, or shows parts of one.
     """
+    if any(isinstance(value, Mapping) for value in (projection or {}).values()):
+        return {}
     found = {
         name: value
         for name, value in filter.items()
@@ -188,6 +207,8 @@ def hand_out(
 
 def _values(value: Any) -> Sequence[Any]:
     """What an equality with the field would be true of: an array equals each of its elements."""
-    if isinstance(value, list):
-        return list(dict.fromkeys(item for item in value if type(item) in (str, int)))
-    return (value,) if type(value) in (str, int) else ()
+    items = value if isinstance(value, list) else [value]
+    # 64-bit integers and floats equal the integers that were asked for, booleans do not
+    return list(
+        dict.fromkeys(i for i in items if isinstance(i, (str, int, float)) and not isinstance(i, bool))
+    )

@@ -42,8 +42,10 @@ class SchemaTooNew(FloopyError):  # noqa: N818 - says what happened
     """The database was migrated by a newer major version."""
 
 
-_STAMP = "stamp"
-"""Of every document that a merged update changed: says which of the updates it was."""
+_STAMPS = "stamps"
+"""Of every document that merged updates changed: says which of them did so last."""
+_STAMPS_KEPT = 8
+"""More than can meet one document between an update and the look whether it matched."""
 _stamps = (f"{secrets.token_hex(6)}{number:x}" for number in itertools.count())
 
 
@@ -58,9 +60,12 @@ class _Change:
 
     def stamped(self, stamp: str) -> UpdateOne:
         if isinstance(self.update, Mapping):
-            values = {**self.update.get("$set", {}), _STAMP: stamp}
-            return UpdateOne(self.filter, {**self.update, "$set": values})
-        return UpdateOne(self.filter, [*self.update, {"$set": {_STAMP: {"$literal": stamp}}}])
+            pushed = {"$each": [stamp], "$slice": -_STAMPS_KEPT}
+            return UpdateOne(
+                self.filter, {**self.update, "$push": {**self.update.get("$push", {}), _STAMPS: pushed}}
+            )
+        grown = {"$concatArrays": [{"$ifNull": [f"${_STAMPS}", []]}, [{"$literal": stamp}]]}
+        return UpdateOne(self.filter, [*self.update, {"$set": {_STAMPS: {"$slice": [grown, -_STAMPS_KEPT]}}}])
 
 
 class Collection:
@@ -74,10 +79,10 @@ class Collection:
         self._raw = raw
         self._soft = raw.with_options(write_concern=WriteConcern(w=1), read_concern=ReadConcern("local"))
         self._spec = spec
-        self._finds: Merger[Find, list[Document]] = Merger()
-        self._inserts: Merger[Document, bool] = Merger()
-        self._upserts: Merger[_Change, bool] = Merger()
-        self._changes: Merger[_Change, Document | bool | None] = Merger()
+        self._finds: Merger[Find, list[Document]] = Merger(DatabaseError)
+        self._inserts: Merger[Document, bool] = Merger(DatabaseError)
+        self._upserts: Merger[_Change, bool] = Merger(DatabaseError)
+        self._changes: Merger[_Change, Document | bool | None] = Merger(DatabaseError)
 
     @property
     def name(self) -> str:
@@ -194,7 +199,7 @@ class Collection:
         Not `durable`: the primary alone has to know it, and a failover may take it back. Fit for leases,
         whose token is then missing from the holder's next write, and for when something is due; nothing else.
         """
-        if sort is None and type(filter.get("_id")) is str:
+        if sort is None and type(filter.get("_id")) is str and "_id" in equalities(filter, projection):
             change = _Change(filter, update, projection, is_wanted=True)
             return cast("Document | None", await self._change(change, durable))
         raw = self._raw if durable else self._soft
@@ -296,7 +301,7 @@ async def _changed(raw: Any, changes: Sequence[_Change]) -> list[Document | bool
     answers: list[Document | bool | Exception | None] = []
     for number, (change, stamp) in enumerate(zip(changes, stamps, strict=True)):
         document = seen.get(number)
-        is_ours = document is not None and document.pop(_STAMP, None) == stamp
+        is_ours = document is not None and stamp in document.pop(_STAMPS, ())
         if number in failed:
             answers.append(failed[number])
         elif change.is_wanted:
@@ -323,14 +328,14 @@ async def _read_back(raw: Any, changes: Sequence[_Change], all_matched: bool) ->
     groups: dict[str, list[int]] = {}
     for number, change in enumerate(changes):
         if change.is_wanted or not all_matched:
-            shown = change.projection if change.is_wanted else {_STAMP: 1}
+            shown = change.projection if change.is_wanted else {_STAMPS: 1}
             groups.setdefault(repr(shown), []).append(number)
     seen: dict[int, Document] = {}
     for numbers in groups.values():
         first = changes[numbers[0]]
-        shown = first.projection if first.is_wanted else {_STAMP: 1}
+        shown = first.projection if first.is_wanted else {_STAMPS: 1}
         ids = {changes[number].filter["_id"]: number for number in numbers}
-        for document in await raw.find({"_id": {"$in": list(ids)}}, showing(shown, [_STAMP])).to_list(None):
+        for document in await raw.find({"_id": {"$in": list(ids)}}, showing(shown, [_STAMPS])).to_list(None):
             seen[ids[document["_id"]]] = document
     return seen
 

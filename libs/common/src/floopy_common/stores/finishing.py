@@ -8,7 +8,6 @@ from floopy_common.chassis.mongo import Document, Mongo, assign, due
 from floopy_common.domain.batch import BatchStatus, Ending
 from floopy_common.domain.index import INPUT_ENTRY_BYTES
 from floopy_common.domain.segment import WRITTEN_STATES
-from floopy_common.domain.shard import ShardState
 from floopy_common.stores.blobs import BlobStore
 
 _UNDER_WAY = (BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING, BatchStatus.CANCELLING)
@@ -148,26 +147,3 @@ class PlannedLines:
             sort=[("no", 1)],
         )
         return [(row["first_line"], row["no"]) for row in rows]
-
-
-class AttemptInputStore:
-    """Inputs uploaded to providers that nobody needs any more."""
-
-    def __init__(self, mongo: Mongo) -> None:
-        self._shards = mongo.collection("shards")
-
-    async def leftovers(self, batch_id: str) -> list[tuple[str, str]]:
-        """(account id, provider file id) of every uploaded input of an ended batch's terminal shards."""
-        shards = await self._shards.find_all(
-            {
-                "batch_id": batch_id,
-                "state": {"$in": [ShardState.SETTLED.value, ShardState.REFUSED.value]},
-            },
-            {"account_id": 1, "attempts.input_file_id": 1},
-        )
-        return [
-            (shard["account_id"], attempt["input_file_id"])
-            for shard in shards
-            for attempt in shard.get("attempts", [])
-            if attempt.get("input_file_id")
-        ]

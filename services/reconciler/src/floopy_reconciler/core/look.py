@@ -60,9 +60,13 @@ def understand(shard: Document, seen: ProviderBatch) -> Look:
     )
 
 
+_MOST = 2**53
+"""A count beyond it is no count, and no number that can be stored."""
+
+
 def _grown(before: Mapping[str, int], seen: ProviderBatch) -> tuple[dict[str, int], bool]:
     now = {"total": seen.total, "completed": seen.completed, "failed": seen.failed}
-    grown = {name: max(value, before.get(name) or 0) for name, value in now.items()}
+    grown = {name: max(min(value, _MOST), before.get(name) or 0) for name, value in now.items()}
     return grown, grown != now
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from floopy_reconciler.ports import Document
 
-_SMALL_LINES = 500
+_SMALL_LINES = 200
 _SMALL_BYTES = 256 * 1024
 
 
@@ -40,3 +40,7 @@ class ReadySegments:
             if ids:
                 waiting[batch_id] = ids
         return taken
+
+    def has(self, *, small: bool) -> bool:
+        """Whether there is one to take."""
+        return bool(self._batches[small])

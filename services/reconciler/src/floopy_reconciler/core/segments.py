@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 from floopy_common.domain.errors import BlobCorrupt, BlobMissing, Invalid, Transient
 from floopy_common.domain.segment import SegmentState
@@ -32,27 +33,53 @@ from floopy_reconciler.ports import (
 
 _log = logging.getLogger(__name__)
 
-_KEPT_BYTES = 16 * 1024 * 1024
-"""Events of one segment that are kept from writing to sending; more are rendered once more instead."""
+_KEPT_BYTES = 32 * 1024 * 1024
+"""Events that are kept from writing to sending; what has no room is rendered once more instead."""
 
 
 class Differs(Exception):  # noqa: N818 - says what happened
     """The segment no longer renders to the bytes that were stored."""
 
 
-@dataclass
-class Backlog:
-    """Events waiting for the manifest to be durable; `records` is None when they were too many to keep."""
+class Room:
+    """Bytes that the backlogs of all segments in hand may hold together."""
 
-    records: list[Record] | None = field(default_factory=list)
-    size: int = 0
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+
+class Backlog:
+    """Events waiting for the manifest to be durable; `records` is None when there was no room for them.
+
+    A context, which gives its room back.
+    """
+
+    def __init__(self, room: Room) -> None:
+        self.records: list[Record] | None = []
+        self._room = room
+        self._size = 0
 
     def add(self, events: list[Record]) -> None:
-        self.size += size_of(events)
-        if self.size > _KEPT_BYTES:
-            self.records = None
-        elif self.records is not None:
-            self.records += events
+        if self.records is None:
+            return
+        size = size_of(events)
+        if size > self._room.left:
+            self._let_go()
+            return
+        self._room.left -= size
+        self._size += size
+        self.records += events
+
+    def _let_go(self) -> None:
+        self.records = None
+        self._room.left += self._size
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._let_go()
 
 
 @dataclass(frozen=True)
@@ -143,33 +170,48 @@ class SegmentWorker:
         self._pause = pause
         self._scan = scan
         self._search_at = 0.0
+        self._has_found = False
         self._last_batch = ""
+        self._room = Room(_KEPT_BYTES)
 
     def search(self) -> None:
         """Have the next step look for segments that somebody else has made ready."""
         self._search_at = 0.0
 
     async def step(self) -> bool:
-        """Start what is ready and fits; False: a wake-up or the end of a job says when there is more."""
-        offered = self._ready.take(self._pools.small.free, small=True)
-        offered += self._ready.take(self._pools.large.free, small=False)
-        await asyncio.gather(*(self._start(batch_id, segment_id) for batch_id, segment_id in offered))
-        if self._monotonic() >= self._search_at:
-            await self._start_found()
-        return False
+        """Start what is ready and fits; True: somebody else has all that was tried, and there may be more.
 
-    async def _start(self, batch_id: str, segment_id: str) -> None:
+        Otherwise a wake-up or the end of a job says so.
+        """
+        offered = self._ready.take(self._pools.small.free, small=True)
+        started = await self._start_offered(offered)
+        # before what was offered here, which may take all the room there is for an hour
+        if self._monotonic() >= self._search_at or (self._has_found and not self._ready.has(small=False)):
+            await self._start_found()
+        large = self._ready.take(self._pools.large.free, small=False)
+        started += await self._start_offered(large)
+        return bool(offered or large) and not started
+
+    async def _start_offered(self, offered: Sequence[tuple[str, str]]) -> int:
+        return sum(await asyncio.gather(*(self._start(*names) for names in offered)))
+
+    async def _start(self, batch_id: str, segment_id: str) -> bool:
         claim = await self._segments.claim_one(segment_id, self._wanted())
-        if claim is not None:
-            self._pools.of(claim.segment).start(batch_id, self.carry_out(claim))
+        if claim is None:
+            return False
+        self._pools.of(claim.segment).start(batch_id, self.carry_out(claim))
+        return True
 
     async def _start_found(self) -> None:
-        started = self._monotonic()
+        if self._pools.large.free <= 0:
+            return
+        self._search_at = self._monotonic() + self._scan
+        self._has_found = True
         while self._pools.large.free > 0:
             claim = await self._segments.claim(self._wanted(), self._last_batch)
             if claim is None:
                 self._last_batch = ""
-                self._search_at = started + self._scan
+                self._has_found = False
                 break
             self._last_batch = claim.segment["batch_id"]
             self._pools.of(claim.segment).start(self._last_batch, self.carry_out(claim))
@@ -241,7 +283,13 @@ class SegmentWorker:
     async def _write_and_emit(
         self, hold: SegmentHold, facts: Facts, manifest: Document, material: Material
     ) -> None:
-        started, backlog = self._monotonic(), Backlog()
+        with Backlog(self._room) as backlog:
+            await self._write_first(hold, facts, manifest, material, backlog)
+
+    async def _write_first(
+        self, hold: SegmentHold, facts: Facts, manifest: Document, material: Material, backlog: Backlog
+    ) -> None:
+        started = self._monotonic()
         error = NewPart(self._parts, facts.batch_id, lambda: self._hit("segment.after_error_part"))
         output = NewPart(self._parts, facts.batch_id, lambda: self._hit("segment.after_output_part"))
         async with error, output:
@@ -273,11 +321,12 @@ class SegmentWorker:
         self, hold: SegmentHold, facts: Facts, manifest: Document, material: Material
     ) -> None:
         output, error = StoredPart(manifest["output"]), StoredPart(manifest["error"])
-        rendering, backlog = Rendering(facts, manifest, material, PartIds(output.id, error.id)), Backlog()
-        await rendering.run(output, error, backlog)
-        if not (output.is_the_same and error.is_the_same):
-            raise Differs
-        await self._emit(hold, rendering, backlog, again=hold.segment["emitted"] is not None)
+        rendering = Rendering(facts, manifest, material, PartIds(output.id, error.id))
+        with Backlog(self._room) as backlog:
+            await rendering.run(output, error, backlog)
+            if not (output.is_the_same and error.is_the_same):
+                raise Differs
+            await self._emit(hold, rendering, backlog, again=hold.segment["emitted"] is not None)
 
     async def _emit(self, hold: SegmentHold, rendering: Rendering, backlog: Backlog, *, again: bool) -> None:
         facts = rendering.facts

@@ -73,25 +73,38 @@ class WindUp:
         self._now = now
         self._monotonic = monotonic
         self._search_at = 0.0
+        self._failed: list[str] = []
 
     def search(self) -> None:
         """Have the next step look for batches that are due, whoever has made them so."""
         self._search_at = 0.0
 
     async def step(self) -> bool:
-        """The turns that are asked for, some at a time, or else those that are due; False when none is."""
-        asked = self._agenda.take(AT_ONCE)
-        if asked:
-            await side_by_side(self._kept(batch_id, self._turn_of(batch_id)) for batch_id in asked)
-            return True
+        """Some of the turns that are asked for, and from time to time those that are due; False when none is.
+
+        The due ones wait for no agenda to become empty: there may always be something on it.
+        """
+        due: list[Document] = []
         started = self._monotonic()
-        if started < self._search_at:
-            return False
-        due = await self._due()
-        if len(due) < AT_ONCE:
-            self._search_at = started + self._rhythm.scan
-        await side_by_side(self._kept(batch["_id"], self._take_up(batch)) for batch in due)
-        return bool(due)
+        if started >= self._search_at:
+            due = await self._due()
+            if len(due) < AT_ONCE:
+                self._search_at = started + self._rhythm.scan
+            self._ask_again()
+        taken = {batch["_id"] for batch in due}
+        asked = [batch_id for batch_id in self._agenda.take(AT_ONCE) if batch_id not in taken]
+        await side_by_side(
+            [
+                *(self._kept(batch["_id"], self._take_up(batch)) for batch in due),
+                *(self._kept(batch_id, self._turn_of(batch_id)) for batch_id in asked),
+            ]
+        )
+        return bool(due or asked)
+
+    def _ask_again(self) -> None:
+        failed, self._failed = self._failed, []
+        for batch_id in failed:
+            self._agenda.ask(batch_id)
 
     async def _due(self) -> list[Document]:
         found: dict[str, Document] = {}
@@ -103,11 +116,11 @@ class WindUp:
         return list(found.values())
 
     async def _kept(self, batch_id: str, turn: Awaitable[None]) -> None:
-        """A turn that fails is asked for again: its regular repeat may be minutes away."""
+        """A turn that fails comes again with the next search: its regular repeat may be minutes away."""
         try:
             await turn
         except Exception:
-            self._agenda.ask(batch_id)
+            self._failed.append(batch_id)
             raise
 
     async def _turn_of(self, batch_id: str) -> None:

@@ -15,6 +15,7 @@ from floopy_common.events.lines import decode_line
 from floopy_common.settings import KafkaSettings
 from floopy_common.stores.segments import SegmentStore
 from floopy_reconciler.core.ready import ReadySegments
+from floopy_reconciler.core.segments import Backlog, Room
 
 FAILPOINTS = [
     "segment.after_claim",
@@ -237,6 +238,38 @@ async def test_an_offered_segment_that_somebody_else_writes_is_left_to_them(deli
     )
     assert segment["lease"]["token"] == claim.segment["lease"]["token"]
     assert ready.take(1, small=True) == []
+
+
+async def test_what_somebody_else_has_claimed_does_not_hold_up_the_rest(delivery: Any) -> None:
+    batches = [await delivery.plan(lines=4, segment_lines=4) for _ in range(3)]
+    ready = ReadySegments()
+    for batch in batches:
+        ready.offer(batch["_id"], await delivery.segments(batch))
+    store = SegmentStore(delivery.mongo, "another", 30.0)
+    for batch in batches[:2]:
+        ((segment),) = await delivery.segments(batch)
+        assert await store.claim_one(segment["_id"], [SegmentState.OPEN]) is not None
+    worker = delivery.worker(ready=ready, small=2, scan=3_600.0)
+    worker._search_at = float("inf")
+
+    assert await worker.step(), "there may be more"
+    await worker.step()
+
+    await delivery.until_in(batches[2], 0, "emitted")
+
+
+async def test_events_of_all_segments_in_hand_have_one_room() -> None:
+    room = Room(100)
+    with Backlog(room) as first, Backlog(room) as second:
+        first.add([(b"k", b"x" * 59)])
+        second.add([(b"k", b"x" * 29)])
+        second.add([(b"k", b"x" * 59)])
+        first.add([(b"k", b"x" * 29)])
+
+        assert second.records is None
+        assert first.records is not None
+        assert len(first.records) == 2
+    assert room.left == 100
 
 
 async def test_a_claim_walks_the_index_of_what_is_ready(delivery: Any) -> None:

@@ -376,6 +376,34 @@ async def test_turn_that_failed_is_asked_for_again(bench: Bench, world: Any, bod
         await bench.wind_up.step()
 
     bench.files.insert_output = stored  # type: ignore[method-assign]
-    assert bench.agenda.take(2) == [planted.id]
-    bench.agenda.ask(planted.id)
+    await bench.mongo.collection("batches").update_one(
+        {"_id": planted.id}, {"$set": {"next_look_at": datetime.now(UTC) + timedelta(hours=1)}}
+    )
     assert (await bench.turn(planted))["status"] == "completed"
+
+
+async def test_a_batch_whose_turn_fails_keeps_no_due_one_from_its_own(
+    bench: Bench, world: Any, bodies: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, due = [await world.plan(bodies, segment_lines=6, shard_lines=6) for _ in range(2)]
+    await bench.settle(due.shards[0])
+    all_of = EndingStore.all_of
+
+    async def failing(self: EndingStore, batch_id: str, plan_id: str) -> list[dict[str, Any]]:
+        if batch_id == broken.id:
+            raise RuntimeError("always")
+        return await all_of(self, batch_id, plan_id)
+
+    monkeypatch.setattr(EndingStore, "all_of", failing)
+    await bench.mongo.collection("batches").update_one(
+        {"_id": due.id}, {"$set": {"next_look_at": datetime.now(UTC) + timedelta(hours=1)}}
+    )
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            await bench.wind_up.step()
+    await TurnStore(bench.mongo).nudge(due.id)
+
+    with pytest.raises(RuntimeError):
+        await bench.wind_up.step()
+
+    assert await bench.ready(due) == [0]
