@@ -82,7 +82,7 @@ _SCANS_PER_TURN = 5
 """What moves a batch gives it a turn at once, so turns nobody asked for are for what a crash left unsaid."""
 _SEGMENTS = 2
 """Segments one process writes at the same time: while one waits for the database the other is rendered."""
-_SMALL_JOBS = 16
+_SMALL_JOBS = 32
 """Small segments, and small results, one process has in hand at the same time besides the others."""
 _EMIT_WAIT = (0.5, 30.0)
 """Shortest and longest pause in seconds after a send the broker did not acknowledge."""

@@ -31,7 +31,7 @@ def test_nothing_is_taken_where_there_is_no_room() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "size", "small"), [(200, 262_144, True), (201, 10, False), (1, 262_145, False)]
+    ("lines", "size", "small"), [(100, 262_144, True), (101, 10, False), (1, 262_145, False)]
 )
 def test_large_segments_do_not_come_with_small_ones(lines: int, size: int, small: bool) -> None:
     ready = ReadySegments()

@@ -30,18 +30,24 @@ class TurnStore:
     def __init__(self, mongo: Mongo) -> None:
         self._batches = mongo.collection("batches")
 
-    async def take(self, seconds: float) -> Document | None:
-        """The batch longest due for a step; None when none is due.
+    async def take(self, limit: int, seconds: float) -> list[Document]:
+        """The batches longest due for a step, at most `limit`, which nobody else has then.
 
-        Its next turn is `seconds` away where it is ending; else the further away the longer it has run, since
-        only what a crash left unsaid waits for it, but not beyond the time it expires.
+        Each one's next turn is `seconds` away where it is ending; else the further away the longer it has
+        run, since only what a crash left unsaid waits for it, but not beyond the time it expires.
         """
-        return await self._batches.find_and_update(
-            {**_IS_UNDER_WAY, **due("next_look_at")},
-            [assign(raw={"next_look_at": _next_turn(seconds)})],
-            sort=[("next_look_at", 1)],
-            durable=False,
+        is_due = {**_IS_UNDER_WAY, **due("next_look_at")}
+        later = [assign(raw={"next_look_at": _next_turn(seconds)})]
+        found = await self._batches.find_all(
+            is_due, {"_id": 1}, sort=[("next_look_at", 1)], limit=limit, durable=False
         )
+        taken = await asyncio.gather(
+            *(
+                self._batches.find_and_update({"_id": batch["_id"], **is_due}, later, durable=False)
+                for batch in found
+            )
+        )
+        return [batch for batch in taken if batch is not None]
 
     async def get(self, batch_id: str) -> Document | None:
         """The batch, if it is under way."""

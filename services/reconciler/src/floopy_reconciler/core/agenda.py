@@ -37,6 +37,9 @@ class Agenda:
     def ask(self, batch_id: str) -> None:
         self._asked.setdefault(batch_id)
 
+    def __bool__(self) -> bool:
+        return bool(self._asked)
+
     def take(self, limit: int) -> list[str]:
         """The batches asked for first."""
         taken = list(self._asked)[:limit]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from floopy_reconciler.ports import Document
 
-_SMALL_LINES = 200
+_SMALL_LINES = 100
 _SMALL_BYTES = 256 * 1024
 
 

@@ -87,8 +87,8 @@ class WindUp:
         due: list[Document] = []
         started = self._monotonic()
         if started >= self._search_at:
-            due = await self._due()
-            if len(due) < AT_ONCE:
+            due = await self._turns.take(AT_ONCE, self._rhythm.interval)
+            if self._agenda or len(due) < AT_ONCE:
                 self._search_at = started + self._rhythm.scan
             self._ask_again()
         taken = {batch["_id"] for batch in due}
@@ -105,15 +105,6 @@ class WindUp:
         failed, self._failed = self._failed, []
         for batch_id in failed:
             self._agenda.ask(batch_id)
-
-    async def _due(self) -> list[Document]:
-        found: dict[str, Document] = {}
-        while len(found) < AT_ONCE:
-            batch = await self._turns.take(self._rhythm.interval)
-            if batch is None or batch["_id"] in found:
-                break
-            found[batch["_id"]] = batch
-        return list(found.values())
 
     async def _kept(self, batch_id: str, turn: Awaitable[None]) -> None:
         """A turn that fails comes again with the next search: its regular repeat may be minutes away."""

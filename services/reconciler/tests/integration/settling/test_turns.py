@@ -1,6 +1,7 @@
 """When a batch that nobody asked about has its next turn."""
 
 from collections.abc import Callable
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,8 +21,7 @@ async def until_next_turn(mongo: Mongo, planted: Any, **fields: Any) -> float:
     turns, batches = TurnStore(mongo), mongo.collection("batches")
     await batches.update_one({"_id": planted.id}, {"$set": fields})
     await turns.nudge(planted.id)
-    taken = await turns.take(10)
-    assert taken is not None
+    (taken,) = await turns.take(5, 10)
     left: timedelta = taken["next_look_at"] - datetime.now(UTC)
     return left.total_seconds()
 
@@ -73,11 +73,28 @@ async def test_a_new_process_gives_every_batch_a_turn_at_once(
 ) -> None:
     planted = await world.plan(bodies)
     turns = TurnStore(mongo)
-    assert await turns.take(1_000) is not None
-    assert await turns.take(1_000) is None
+    assert len(await turns.take(5, 1_000)) == 1
+    assert await turns.take(5, 1_000) == []
 
     await turns.all_due()
 
-    taken = await turns.take(1_000)
-    assert taken is not None
+    (taken,) = await turns.take(5, 1_000)
     assert taken["_id"] == planted.id
+
+
+async def test_the_batches_longest_due_come_first_and_each_to_one_process(
+    mongo: Mongo, world: Any, bodies: list[Any]
+) -> None:
+    planted = [await world.plan(bodies) for _ in range(5)]
+    for hours, each in enumerate(planted, 1):
+        await mongo.collection("batches").update_one(
+            {"_id": each.id}, {"$set": {"next_look_at": datetime.now(UTC) - timedelta(hours=hours)}}
+        )
+    turns = TurnStore(mongo)
+
+    both = await asyncio.gather(turns.take(3, 1_000), turns.take(3, 1_000))
+    rest = await turns.take(5, 1_000)
+
+    first = [batch["_id"] for taken in both for batch in taken]
+    assert sorted(first) == sorted(each.id for each in planted[2:])
+    assert [batch["_id"] for batch in rest] == [planted[1].id, planted[0].id]
