@@ -1,7 +1,7 @@
 """When a batch that nobody asked about has its next turn."""
 
-from collections.abc import Callable
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -92,9 +92,9 @@ async def test_the_batches_longest_due_come_first_and_each_to_one_process(
         )
     turns = TurnStore(mongo)
 
-    both = await asyncio.gather(turns.take(3, 1_000), turns.take(3, 1_000))
-    rest = await turns.take(5, 1_000)
+    first = await turns.take(2, 1_000)
+    both = await asyncio.gather(turns.take(5, 1_000), turns.take(5, 1_000))
 
-    first = [batch["_id"] for taken in both for batch in taken]
-    assert sorted(first) == sorted(each.id for each in planted[2:])
-    assert [batch["_id"] for batch in rest] == [planted[1].id, planted[0].id]
+    assert [batch["_id"] for batch in first] == [planted[4].id, planted[3].id]
+    rest = [batch["_id"] for taken in both for batch in taken]
+    assert sorted(rest) == sorted(each.id for each in planted[:3])
