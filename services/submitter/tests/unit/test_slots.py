@@ -120,7 +120,18 @@ async def test_an_account_with_much_to_do_hides_no_other() -> None:
     rows, more = await slots.offered(backlog.find)
 
     assert _shared(slots, rows) == "ac"
-    assert (more, backlog.looks) == (True, 2)
+    assert (more, backlog.looks) == (True, 3)
+    await slots.close(0)
+
+
+async def test_an_account_with_one_job_is_found_behind_anothers_backlog() -> None:
+    slots = Slots(8, lambda: None)
+    for account in "aaaaab":
+        slots.start(account, asyncio.Event().wait())  # type: ignore[arg-type]
+
+    rows, _ = await slots.offered(Backlog("a" * 100 + "b" * 100).find)
+
+    assert _shared(slots, rows) == "bb"
     await slots.close(0)
 
 

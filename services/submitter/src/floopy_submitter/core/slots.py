@@ -62,8 +62,8 @@ class Slots:
             accounts = {row["account_id"] for row in rows}
             if len(accounts - busy.keys()) >= self.free:
                 break
-            # of an account that has much to do, so much is seen that it may hide one that has nothing running
-            found = await find(_LOOK, accounts | busy.keys() | set(without))
+            # of an account that has much to do, so much is seen that it may hide one that has less running
+            found = await find(_LOOK, accounts | full | set(without))
             rows += found
             may_hide = len(found) == _LOOK
         return rows, more
