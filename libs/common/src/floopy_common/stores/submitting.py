@@ -277,9 +277,10 @@ class SubmitStore:
         self, most: int, *, without_accounts: Collection[str] = (), largest: int | None = None
     ) -> list[Document]:
         """The first `most` shards to be submitted, except those of `without_accounts`, or of more than
-        `largest` bytes: {account_id, batch_id, plan_id, provider, state, bytes} of each.
+        `largest` bytes or of unknown size: {account_id, batch_id, plan_id, provider, state, bytes} of each.
         """
-        criteria = except_for({} if largest is None else {"bytes": {"$lte": largest}}, without_accounts)
+        sizes = {} if largest is None else {"bytes": {"$gt": 0, "$lte": largest}}
+        criteria = except_for(sizes, without_accounts)
         first, *others = looks(criteria, most)
         unions = [{"$unionWith": {"coll": "shards", "pipeline": look}} for look in others]
         return await self._shards.aggregate([*first, *unions, {"$limit": most}])

@@ -101,4 +101,5 @@ class DueWork:
 
 
 def _is_large(row: Document) -> bool:
-    return int(row["bytes"]) > SMALL
+    # 0: what is left of a shard without its refused lines, measured only when it is sent
+    return not 0 < int(row["bytes"]) <= SMALL
