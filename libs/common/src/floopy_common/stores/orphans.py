@@ -55,7 +55,8 @@ class SweepStore:
     async def finish(self, shard: Document, sweep_for: float) -> None:
         """Stop looking, unless somebody was quicker or an attempt is younger than `sweep_for` seconds."""
         began = shard["sweep"]["began_at"]
-        latest = max(attempt["intent_at"] for attempt in shard["attempts"])
+        # an attempt may have waited long between its beginning and its create
+        latest = max(attempt.get("creating_at") or attempt["intent_at"] for attempt in shard["attempts"])
         if latest + timedelta(seconds=sweep_for) > began:
             return
         await self._shards.update_one(
