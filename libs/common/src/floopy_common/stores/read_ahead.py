@@ -108,7 +108,8 @@ async def in_batches(
             try:
                 await asyncio.sleep(0)  # it is on its way before the work begins
                 yield batch
-                batch = await following
+                await asyncio.wait({following})  # cancelling this cancels no fetch
+                batch = following.result()
             finally:
                 # never cancelled: a thread has the cursor meanwhile, and nobody may close it under its hands
                 await asyncio.wait({following})
