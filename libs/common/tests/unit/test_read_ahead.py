@@ -138,3 +138,33 @@ async def test_who_leaves_early_does_not_hear_of_what_failed_ahead() -> None:
     await batches.aclose()
 
     assert (documents.fetched, documents.closed) == (3, True)
+
+
+async def test_a_reader_that_is_cancelled_while_it_waits_cancels_no_fetch() -> None:
+    fetching, fetched = asyncio.Event(), asyncio.Event()
+    ends: list[str] = []
+
+    async def documents() -> AsyncGenerator[int, None]:
+        yield 1
+        fetching.set()
+        try:
+            await fetched.wait()
+            ends.append("fetched")
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+        yield 2
+
+    async def read() -> None:
+        async for _ in in_batches(documents(), 1, ahead=True):
+            pass
+
+    reader = asyncio.create_task(read())
+    await fetching.wait()
+    await asyncio.sleep(0)
+    reader.cancel()
+    await asyncio.sleep(0)
+    fetched.set()
+    await asyncio.gather(reader, return_exceptions=True)
+
+    assert (ends, reader.cancelled()) == (["fetched"], True)
