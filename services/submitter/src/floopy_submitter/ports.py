@@ -253,20 +253,17 @@ class PlanClaim(Protocol):
 
 
 class PlanQueue(Protocol):
-    """Batches of one organisation that wait, all with large inputs or none."""
+    """Batches of one organisation that wait."""
 
     @property
     def org_id(self) -> str: ...
-
-    @property
-    def large(self) -> bool: ...
 
     @property
     def batch_ids(self) -> Sequence[str]: ...
 
 
 class PlanStore(Protocol):
-    async def waiting(self, after: str, most: int, large: int) -> Sequence[PlanQueue]: ...
+    async def waiting(self, after: str, most: int, *, bound: int, large: bool) -> Sequence[PlanQueue]: ...
 
     async def claim(self, batch_id: str, now: datetime) -> PlanClaim | None: ...
 

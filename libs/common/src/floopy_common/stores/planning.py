@@ -33,10 +33,9 @@ _UNTIDY: Document = {"planning.month": {"$exists": True}}
 
 @dataclass(frozen=True)
 class Queue:
-    """Batches of one organisation that wait for their plans, oldest first, all with large inputs or none."""
+    """Batches of one organisation that wait for their plans, oldest first."""
 
     org_id: str
-    large: bool
     batch_ids: Sequence[str]
 
 
@@ -132,28 +131,28 @@ class PlanningStore:
         self.ttl = lease_ttl
         self._owner = owner
 
-    async def waiting(self, after: str, most: int, large: int) -> list[Queue]:
-        """Up to `most` batches of each queue: by organisation from the first behind `after` and around.
+    async def waiting(self, after: str, most: int, *, bound: int, large: bool) -> list[Queue]:
+        """Up to `most` batches of each organisation, from the first behind `after` and around; those whose
+        input has more than `bound` bytes if `large`, else the others.
 
         Not of every organisation where `most` of them have any: the next look, behind the last, finds others.
-        An input of more than `large` bytes is a large one.
         """
         queues: list[Queue] = []
         for first, last in ((after, None), ("", after)) if after else (("", None),):
             behind, more = first, True
             while more and len({queue.org_id for queue in queues}) < most:
                 found, more = await self._look(
-                    {"$gt": behind} | ({"$lte": last} if last else {}), most, large
+                    {"$gt": behind} | ({"$lte": last} if last else {}), most, bound, large
                 )
                 queues += found
                 # an organisation that fills a look is not to hide those behind it
                 behind = found[-1].org_id if found else behind
         return queues
 
-    async def _look(self, orgs: Document, most: int, large: int) -> tuple[list[Queue], bool]:
+    async def _look(self, orgs: Document, most: int, bound: int, large: bool) -> tuple[list[Queue], bool]:
         """The queues of some organisations, and whether there may be more of them."""
-        rows = await self.batches.collection.aggregate(look(orgs, most, large))
-        queues = [Queue(row["_id"]["org"], row["_id"]["large"], row["ids"]) for row in rows]
+        rows = await self.batches.collection.aggregate(look(orgs, most, bound=bound, large=large))
+        queues = [Queue(row["_id"], row["ids"]) for row in rows]
         return queues, sum(row["seen"] for row in rows) == _LOOK
 
     async def claim(self, batch_id: str, now: datetime) -> PlanningClaim | None:
@@ -207,20 +206,22 @@ class PlanningStore:
         await self.batches.mark(batch["_id"], _UNTIDY, {"planning": None})
 
 
-def look(orgs: Document, most: int, large: int) -> list[Document]:
+def look(orgs: Document, most: int, *, bound: int, large: bool) -> list[Document]:
     """The pipeline for the queues of the organisations whose id meets `orgs`."""
+    size: Document = {"$gt": bound}
+    inputs = {"input.bytes": size if large else {"$not": size}}
     return [
-        {"$match": {"org_id": orgs, **_VALIDATING, **FREE_LEASE}},
+        {"$match": {"org_id": orgs, **inputs, **_VALIDATING, **FREE_LEASE}},
         {"$sort": {"org_id": 1, "created_at": 1}},
         {"$limit": _LOOK},
         {
             "$group": {
-                "_id": {"org": "$org_id", "large": {"$gt": ["$input.bytes", large]}},
+                "_id": "$org_id",
                 "ids": {"$firstN": {"n": most, "input": "$_id"}},
                 "seen": {"$sum": 1},
             }
         },
-        {"$sort": {"_id.org": 1, "_id.large": 1}},
+        {"$sort": {"_id": 1}},
     ]
 
 

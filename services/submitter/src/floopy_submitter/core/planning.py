@@ -19,22 +19,28 @@ class Planning:
         self._small = small
         self._large = large
         self._now = now
-        self._last_org = ""
+        self._last_org = {False: "", True: ""}
 
     async def step(self) -> bool:
         """Start what waits and fits; True when another worker was quicker, so that more may wait."""
-        free = self._small.free
-        if not free:
-            return False
-        queues = await self._store.waiting(self._last_org, free, SMALL)
-        small = in_turns([queue for queue in queues if not queue.large], free)
-        large = in_turns([queue for queue in queues if queue.large], self._large.free)
-        self._last_org = next((org_id for org_id, _ in reversed(small or large)), "")
+        small, large = await asyncio.gather(
+            self._next(self._small, large=False), self._next(self._large, large=True)
+        )
         claimed = await asyncio.gather(
             *(self._claim(self._small, *turn) for turn in small),
             *(self._claim(self._large, *turn) for turn in large),
         )
         return not all(claimed)
+
+    async def _next(self, slots: Slots, *, large: bool) -> list[tuple[str, str]]:
+        """Organisation and id of what comes next; large inputs have turns of their own."""
+        free = slots.free
+        if not free:
+            return []
+        queues = await self._store.waiting(self._last_org[large], free, bound=SMALL, large=large)
+        turns = in_turns(queues, free)
+        self._last_org[large] = next((org_id for org_id, _ in reversed(turns)), "")
+        return turns
 
     async def _claim(self, slots: Slots, org_id: str, batch_id: str) -> bool:
         claim = await self._store.claim(batch_id, self._now())

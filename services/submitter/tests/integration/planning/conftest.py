@@ -105,7 +105,7 @@ class World:
     async def claim(self, owner: str = "a", ttl: float = 15.0) -> Any:
         """The claim of whichever batch is next, None where none waits."""
         store = self.store(owner, ttl)
-        for queue in await store.waiting("", 1, SMALL):
+        for queue in await store.waiting("", 1, bound=SMALL, large=False):
             return await store.claim(queue.batch_ids[0], SystemClock().now())
         return None
 

@@ -87,12 +87,11 @@ async def test_small_batches_do_not_wait_for_large_ones(world: Any, make_lines: 
     await world.batches.mark(large, {}, {"input.bytes": SMALL + 1})
     small = [await world.create(make_lines(1), org_id=org) for org in ("org_a", "org_b")]
 
-    queues = await world.store().waiting("", 3, SMALL)
+    queues = [await world.store().waiting("", 3, bound=SMALL, large=size) for size in (False, True)]
 
-    assert [(queue.org_id, queue.large, queue.batch_ids) for queue in queues] == [
-        ("org_a", False, [small[0]]),
-        ("org_a", True, [large]),
-        ("org_b", False, [small[1]]),
+    assert [[(queue.org_id, queue.batch_ids) for queue in each] for each in queues] == [
+        [("org_a", [small[0]]), ("org_b", [small[1]])],
+        [("org_a", [large])],
     ]
     planned = await world.planner(slots=2).step()
     assert planned
@@ -108,7 +107,7 @@ async def test_an_organisation_with_many_batches_hides_no_other(
     others = {org: await world.create(b"", org_id=org) for org in ("org_a", "org_c", "org_d")}
 
     async def first_of(after: str, most: int) -> list[tuple[str, str]]:
-        queues = await world.store().waiting(after, most, SMALL)
+        queues = await world.store().waiting(after, most, bound=SMALL, large=False)
         return [(queue.org_id, queue.batch_ids[0]) for queue in queues]
 
     a, b, c, d = ("org_a", others["org_a"]), ("org_b", busy[0]), *((o, others[o]) for o in ("org_c", "org_d"))
@@ -139,7 +138,11 @@ async def test_claim_and_tidying_are_found_through_their_indexes(
 
     with MongoClient[dict[str, Any]](mongo_uri) as client:
         batches = client[mongo_database]["batches"]
-        command = {"aggregate": "batches", "pipeline": look({"$gt": ""}, 5, SMALL), "cursor": {}}
+        command = {
+            "aggregate": "batches",
+            "pipeline": look({"$gt": ""}, 5, bound=SMALL, large=False),
+            "cursor": {},
+        }
         claim = client[mongo_database].command("explain", command)
         untidy = batches.find(
             {"planning.month": {"$exists": True}, "status": {"$ne": "validating"}}
