@@ -116,3 +116,12 @@ async def test_deliveries_that_follow_one_another_wait_longer_until_it_is_quiet_
     gathering.forget()
 
     assert waits == [0.2, 0.4, 0.5, 0.2, 0.4]
+
+
+async def test_while_the_broker_has_more_nothing_is_waited_for(places: Any) -> None:
+    gathering = Gathering(spacing=60)
+
+    gathering.begun(places, 25, is_all=False)
+    gathering.ended()
+
+    assert places.paused() == set()

@@ -31,11 +31,11 @@ class Gathering:
         self._timer: asyncio.TimerHandle | None = None
         self._in_hand = False
 
-    def begun(self, consumer: AIOKafkaConsumer, records: int) -> None:
-        """A delivery has just come; there are no others that were fetched with it, if it is a small one."""
+    def begun(self, consumer: AIOKafkaConsumer, records: int, *, is_all: bool = True) -> None:
+        """A delivery has just come; `is_all`: the broker had no more of its partitions a moment ago."""
         self.forget()
         self._in_hand = True
-        if records < _SMALL:
+        if records < _SMALL and is_all:
             # before the client asks for more: what it fetched early would keep out all that comes after it
             self._consumer = consumer
             consumer.pause(*consumer.assignment())

@@ -7,6 +7,7 @@ side by side asks for them in the same turn of the event loop; here those questi
 import asyncio
 import copy
 import itertools
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -17,6 +18,8 @@ _Call = Callable[[list[_Question]], Awaitable[Sequence[_Answer | Exception]]]
 
 _AT_ONCE = 64
 """Questions that one call carries at most."""
+ABOUT_ONE = 8
+"""Questions about one subject that one call carries at most."""
 _OUT = 2
 """Calls of one group that are out at the same time: what is asked meanwhile goes with the next."""
 
@@ -35,19 +38,20 @@ class _Group(Generic[_Question, _Answer]):
     out: int = 0
     is_woken: bool = False
 
-    def take(self, busy: set[Hashable]) -> list[_Asked[_Question, _Answer]]:
-        """The next questions somebody still waits for, about subjects that are not busy; now they are."""
+    def take(self) -> list[_Asked[_Question, _Answer]]:
+        """The next questions that somebody still waits for, not too many of them about one subject."""
         taken: list[_Asked[_Question, _Answer]] = []
         left: list[_Asked[_Question, _Answer]] = []
+        same: Counter[Hashable] = Counter()
         for asked in self.waiting:
             if asked.answer.done():
                 continue
-            if len(taken) == _AT_ONCE or asked.subject in busy:
+            if len(taken) == _AT_ONCE or same[asked.subject] == ABOUT_ONE:
                 left.append(asked)
                 continue
             taken.append(asked)
             if asked.subject is not None:
-                busy.add(asked.subject)
+                same[asked.subject] += 1
         self.waiting = left
         return taken
 
@@ -59,7 +63,6 @@ class Merger(Generic[_Question, _Answer]):
         """`about_all`: what a call may raise that one of its questions alone cannot be to blame for."""
         self._about_all = about_all
         self._groups: dict[Hashable, _Group[_Question, _Answer]] = {}
-        self._busy: set[Hashable] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def ask(
@@ -69,8 +72,8 @@ class Merger(Generic[_Question, _Answer]):
 
         `call` returns an answer to every question; an exception among them is raised to who asked, one of
         `about_all` that it raises to all. Where it raises another, nothing was sent, and each question is
-        asked alone. No two questions about the same `subject` are out at the same time, whatever their group;
-        None is no subject. A call goes on when somebody who waits for it is cancelled.
+        asked alone. No call carries more than `ABOUT_ONE` questions about the same `subject`; None is no
+        subject. A call goes on when somebody who waits for it is cancelled.
         """
         group = self._groups.get(name)
         if group is None:
@@ -88,7 +91,7 @@ class Merger(Generic[_Question, _Answer]):
 
     def _send(self, name: Hashable, group: _Group[_Question, _Answer]) -> None:
         group.is_woken = False
-        while group.out < _OUT and (taken := group.take(self._busy)):
+        while group.out < _OUT and (taken := group.take()):
             group.out += 1
             task = asyncio.get_running_loop().create_task(self._run(name, group, taken))
             self._tasks.add(task)
@@ -110,14 +113,10 @@ class Merger(Generic[_Question, _Answer]):
             raise
         finally:
             group.out -= 1
-            self._busy.difference_update(asked.subject for asked in taken)
         for asked, answer in zip(taken, answers, strict=True):
             _tell(asked.answer, answer)
         # behind those who have just been answered: what they ask next goes along
         self._wake(name, group)
-        for other, waiting in self._groups.items():
-            if waiting.waiting:
-                self._wake(other, waiting)
 
     async def _answers(
         self, call: _Call[_Question, _Answer], questions: list[_Question]

@@ -1,5 +1,6 @@
 """MongoDB behind one module: the only one that imports the driver, so that replacing it is one file."""
 
+import copy
 import itertools
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from pymongo import ReplaceOne, ReturnDocument, UpdateOne, WriteConcern
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError, WriteError
 from pymongo.read_concern import ReadConcern
 
-from floopy_common.chassis.merging import Find, Merger, equalities, hand_out, merge_finds, showing
+from floopy_common.chassis.merging import ABOUT_ONE, Find, Merger, equalities, hand_out, merge_finds, showing
 from floopy_common.collections import COLLECTIONS, SCHEMA_VERSION, CollectionSpec
 from floopy_common.domain.errors import FloopyError, Transient
 from floopy_common.settings import MongoSettings
@@ -44,8 +45,8 @@ class SchemaTooNew(FloopyError):  # noqa: N818 - says what happened
 
 _STAMPS = "stamps"
 """Of every document that merged updates changed: says which of them did so last."""
-_STAMPS_KEPT = 8
-"""More than can meet one document between an update and the look whether it matched."""
+_STAMPS_KEPT = 4 * ABOUT_ONE
+"""As many as one process may have on their way to one document: two calls of durable ones, two of others."""
 _stamps = (f"{secrets.token_hex(6)}{number:x}" for number in itertools.count())
 
 
@@ -334,9 +335,12 @@ async def _read_back(raw: Any, changes: Sequence[_Change], all_matched: bool) ->
     for numbers in groups.values():
         first = changes[numbers[0]]
         shown = first.projection if first.is_wanted else {_STAMPS: 1}
-        ids = {changes[number].filter["_id"]: number for number in numbers}
+        ids: dict[str, list[int]] = {}
+        for number in numbers:
+            ids.setdefault(changes[number].filter["_id"], []).append(number)
         for document in await raw.find({"_id": {"$in": list(ids)}}, showing(shown, [_STAMPS])).to_list(None):
-            seen[ids[document["_id"]]] = document
+            for number in ids[document["_id"]]:
+                seen[number] = copy.deepcopy(document) if len(ids[document["_id"]]) > 1 else document
     return seen
 
 

@@ -139,7 +139,8 @@ class Subscription:
         async def parse(records: Records) -> KafkaAckableMessage:
             # FastStream's own parser decodes headers, and skips for good what it cannot decode
             self._begun += 1
-            self._gathering.begun(subscriber.consumer, len(records))
+            is_all = _is_all(subscriber.consumer, self._full, records)
+            self._gathering.begun(subscriber.consumer, len(records), is_all=is_all)
             return _Delivery(self._done, raw_message=records, body=b"", consumer=subscriber.consumer)
 
         async def decode(message: KafkaAckableMessage) -> Records:
@@ -318,6 +319,12 @@ class _Positions:
         # a batch in hand now may be committed only after the next look
         self._batches, self._last = batches if idle else _UNKNOWN, dict(position)
         return found
+
+
+def _is_all(consumer: AIOKafkaConsumer, topic: str, records: Records) -> bool:
+    """Whether the records go up to where their partitions ended when they were fetched."""
+    ends = {TopicPartition(topic, record.partition): record.offset + 1 for record in records}
+    return all((consumer.highwater(place) or 0) <= end for place, end in ends.items())
 
 
 def _target(first: int, committed: int | None, end: int) -> int:
