@@ -420,3 +420,22 @@ async def test_a_document_wanted_without_its_id_is_not_mixed_up(segments: Collec
     )
 
     assert found == [{"x": 1}, {"x": 2}]
+
+
+async def test_what_fails_after_an_update_was_sent_does_not_send_it_again(
+    segments: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await segments.insert_many([segment("a", no) for no in (1, 2)])
+
+    async def broken(*_: Any) -> Any:
+        raise ValueError("no document")
+
+    monkeypatch.setattr(mongo_module, "_read_back", broken)
+    told = await asyncio.gather(
+        *(segments.update_one({"_id": f"a:{no}"}, {"$inc": {"n": 1}}) for no in (1, 2)),
+        return_exceptions=True,
+    )
+
+    assert [type(each) for each in told] == [ValueError, ValueError]
+    found = await segments.find_all({"batch_id": "a"})
+    assert [document["n"] for document in found] == [1, 1]

@@ -298,7 +298,10 @@ async def _changed(raw: Any, changes: Sequence[_Change]) -> list[Document | bool
         matched = (error.details or {})["nMatched"]
     # the server says how many matched, not which: only where some did not, each has to show its stamp
     all_matched = matched == len(changes) - len(failed)
-    seen = await _read_back(raw, changes, all_matched)
+    try:
+        seen = await _read_back(raw, changes, all_matched)
+    except Exception as error:  # noqa: BLE001 - an answer: raised, it would say that nothing was sent
+        return [error] * len(changes)
     answers: list[Document | bool | Exception | None] = []
     for number, (change, stamp) in enumerate(zip(changes, stamps, strict=True)):
         document = seen.get(number)
