@@ -536,3 +536,49 @@ async def test_rows_that_were_lost_while_a_segment_arrived_are_not_confirmed(
     await confirming.take(records(lines[15:]), row)
 
     assert await rows_of(mongo, "receipts") == []
+
+
+class Counted:
+    """Counts the rows of one segment while they are stored."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+
+    def add(self, rows: Sequence[Document]) -> None:
+        self.ids += [row["_id"] for row in rows]
+
+
+async def test_a_tally_is_shown_where_it_has_every_row_of_its_segment(
+    mongo: Mongo, parking: Parking, refuse: Refuse
+) -> None:
+    shown: dict[tuple[str, int], list[str] | None] = {}
+
+    async def before_receipts(runs: Sequence[SegmentRun]) -> None:
+        for run in runs:
+            assert run.tally is None or isinstance(run.tally, Counted)
+            shown[run.key] = None if run.tally is None else run.tally.ids
+
+    def sink() -> Confirming:
+        return Confirming(
+            mongo,
+            Sink.LOGGING,
+            "requests",
+            park=parking,
+            hit=lambda _: None,
+            before_receipts=before_receipts,
+            tally=Counted,
+        )
+
+    whole, refused, begun = (make_segment("batch_1", 20, no=no, segments=3) for no in range(3))
+    await refuse(refused[6].custom_id)
+    await sink().take(records([*begun[:8]]), row)
+    ours = sink()
+    for lines in (whole, refused):
+        await ours.take(records(lines[:8]), row)
+    await ours.take(records([*whole[8:], *refused[8:], *begun]), row)
+
+    assert shown == {
+        ("batch_1", 0): [line.line_id for line in whole],
+        ("batch_1", 1): None,
+        ("batch_1", 2): None,
+    }

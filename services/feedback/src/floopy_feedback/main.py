@@ -15,7 +15,7 @@ from floopy_common.stores.blobs import BlobStore
 from floopy_common.stores.confirming import Confirming
 from floopy_common.stores.contexts import ContextStore
 from floopy_common.stores.dead_letters import DeadLetterStore
-from floopy_common.stores.routing_scores import RoutingScoreStore
+from floopy_common.stores.routing_scores import RoutingScoreStore, ScoreTally
 from floopy_common.stores.scores import ScoreStore
 from floopy_common.stores.segment_runs import SegmentRun
 from floopy_feedback.core.rows import RowMaker
@@ -60,7 +60,13 @@ def compose(settings: Settings, mongo: Mongo, producer: Producer, consumer: Cons
 
     scorer = LineScorer(
         confirming=Confirming(
-            mongo, Sink.FEEDBACK, "scores", park=consumer.park, hit=hit, before_receipts=roll_up
+            mongo,
+            Sink.FEEDBACK,
+            "scores",
+            park=consumer.park,
+            hit=hit,
+            before_receipts=roll_up,
+            tally=ScoreTally,
         ),
         make=RowMaker(contexts=ContextStore(mongo), blobs=BlobStore(mongo), scorer=Scorer()),
         stored=ScoreStore(mongo),

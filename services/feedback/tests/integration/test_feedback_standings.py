@@ -13,7 +13,7 @@ from floopy_common.events.lines import SegmentRef
 from floopy_common.events.scores import RoutingScore, RoutingScoreEvent
 from floopy_common.stores import routing_scores
 from floopy_common.stores.contexts import ContextStore
-from floopy_common.stores.routing_scores import Key, RoutingScoreStore
+from floopy_common.stores.routing_scores import Key, RoutingScoreStore, ScoreTally
 from floopy_common.stores.segment_runs import SegmentRun
 from floopy_feedback.core.standings import StandingKeeper, standing_of
 
@@ -307,3 +307,34 @@ async def test_contexts_are_read_once_and_the_oldest_forgotten(mongo: Mongo) -> 
     assert await contexts.get_many(["b0", "b1"]) == {}
     await batches.insert_new({"_id": "b9", "context": {"n": 9}})
     assert await contexts.get_many(["b9"]) == {"b9": {"n": 9}}
+
+
+async def test_a_tally_says_of_a_segment_what_its_rows_say(mongo: Mongo, store: RoutingScoreStore) -> None:
+    await _rows(mongo, "batch_1", 1, 1.0, 0.3333, None, 0.1, 0.7)
+    await _rows(mongo, "batch_1", 6, 0.2, model="other", completed_at=NOW + timedelta(seconds=1))
+    await _rows(mongo, "batch_1", 7, 0.9, model=None)
+    await _rows(mongo, "batch_1", 8, 0.5, completed_at=NOW + timedelta(seconds=2))
+    tally = ScoreTally()
+    rows = await mongo.collection("scores").find_all({}, sort=[("_id", 1)])
+    tally.add(rows[:3])
+    tally.add(rows[3:])
+    tallied, read = run_of("batch_1", 0, 1, 8), run_of("batch_1", 0, 1, 8)
+    tallied.tally = tally
+
+    assert await store.roll_up([tallied])
+    told = await store.pending()
+    assert not await store.roll_up([read]), "the rows say nothing else"
+    assert {rollup["model"]: (rollup["lines"], rollup["quality_sum"]) for rollup in told} == {
+        "gpt-4o": (5, 2.6333),
+        "other": (1, 0.2),
+    }
+
+
+async def test_a_segment_with_a_tally_is_not_read(mongo: Mongo, store: RoutingScoreStore) -> None:
+    await _rows(mongo, "batch_1", 1, 1.0, 0.5)
+    run = run_of("batch_1", 0, 1, 2)
+    run.tally = ScoreTally()
+    run.tally.add(await mongo.collection("scores").find_all({}))
+    await mongo.collection("scores").delete_many({})
+
+    assert await store.roll_up([run])

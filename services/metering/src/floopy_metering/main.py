@@ -15,7 +15,7 @@ from floopy_common.settings import Settings
 from floopy_common.stores.caps import CapStore
 from floopy_common.stores.confirming import Confirming
 from floopy_common.stores.dead_letters import DeadLetterStore
-from floopy_common.stores.ledger import LedgerStore
+from floopy_common.stores.ledger import LedgerStore, LedgerTally
 from floopy_common.stores.receipts import ReceiptStore
 from floopy_common.stores.rollups import RollupStore
 from floopy_common.stores.usage_batches import PlannedStore, ReservationStore, UsageBatchStore
@@ -87,6 +87,7 @@ def compose(settings: Settings, mongo: Mongo, producer: Producer, consumer: Cons
         hit=hit,
         before_receipts=accountant.roll_up,
         after_receipts=settlement.segments_confirmed,
+        tally=LedgerTally,
     )
 
     async def take(records: Sequence[LineRecord]) -> None:

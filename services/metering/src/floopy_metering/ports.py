@@ -29,6 +29,11 @@ class Segment(Protocol):
     @property
     def segment(self) -> SegmentRef: ...
 
+    @property
+    def tally(self) -> object:
+        """What counted its rows while they were stored, None where nobody did."""
+        ...
+
 
 class Reservation(Protocol):
     """Lines an ended batch still holds of a cap; `segments` is None where it was never planned."""

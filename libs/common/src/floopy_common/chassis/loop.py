@@ -12,8 +12,9 @@ _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-_PIECE = 250
-"""Lines of a delivery worked on before other tasks may run: some 2 ms of the line plane."""
+_PIECE = 100
+"""Lines of a delivery worked on before other tasks may run: half a millisecond of the line plane, and where
+many processes want a core few of the scheduler's slices."""
 
 
 async def in_pieces(items: Sequence[_T], size: int = _PIECE) -> AsyncIterator[Sequence[_T]]:

@@ -21,6 +21,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from typing_extensions import override
 
 from floopy_common.chassis.dead_letters import Record
+from floopy_common.chassis.fetching import MAX_RECORDS, POLL_MS, is_all, take_fetched
 from floopy_common.chassis.gathering import Gathering
 from floopy_common.domain.errors import FloopyError
 from floopy_common.settings import KafkaSettings
@@ -31,12 +32,8 @@ _log = logging.getLogger(__name__)
 Records = tuple[Record, ...]
 Take = Callable[[Records], Awaitable[None]]
 
-_MAX_RECORDS = 2_000
-"""Fewer deliveries cost fewer round trips; larger ones memory, and turns of the event loop."""
 _FRAMING = 65_536
 """More than what a record batch adds to its records."""
-_POLL_MS = 30
-"""An empty poll is followed by a pause of the same length; shorter ones only cost processor time."""
 _RETRY_MS = 250
 """aiokafka's pause between attempts at a broker that is away; each attempt logs five lines."""
 _REQUEST = 40.0
@@ -129,8 +126,8 @@ class Subscription:
             no_reply=True,
             auto_offset_reset="earliest",
             batch=True,
-            max_records=_MAX_RECORDS,
-            batch_timeout_ms=_POLL_MS,
+            max_records=MAX_RECORDS,
+            batch_timeout_ms=POLL_MS,
             session_timeout_ms=int(self._settings.session_timeout * 1000),
             heartbeat_interval_ms=int(self._settings.session_timeout * 1000 / 3),
             max_partition_fetch_bytes=self._settings.max_message_bytes + _FRAMING,
@@ -138,9 +135,8 @@ class Subscription:
 
         async def parse(records: Records) -> KafkaAckableMessage:
             # FastStream's own parser decodes headers, and skips for good what it cannot decode
-            self._begun += 1
-            is_all = _is_all(subscriber.consumer, self._full, records)
-            self._gathering.begun(subscriber.consumer, len(records), is_all=is_all)
+            consumer = subscriber.consumer
+            self._gathering.begun(consumer, len(records), is_all=is_all(consumer, self._full, records))
             return _Delivery(self._done, raw_message=records, body=b"", consumer=subscriber.consumer)
 
         async def decode(message: KafkaAckableMessage) -> Records:
@@ -149,6 +145,11 @@ class Subscription:
         async def handle(records: Any) -> None:  # FastStream makes a model of a narrower type
             await self._handle(subscriber.consumer, records)
 
+        async def get_msg(consumer: AIOKafkaConsumer) -> Records:
+            return await take_fetched(consumer, self._full, self._count_begun)
+
+        # its own takes them all in one turn of the event loop, up to twenty milliseconds
+        subscriber.get_msg = get_msg  # type: ignore[method-assign]
         subscriber(handle, parser=parse, decoder=decode)
         return broker, subscriber
 
@@ -246,6 +247,9 @@ class Subscription:
         CONSUMED.labels(self.topic).inc(len(records))
         CONSUME_SECONDS.labels(self.topic).observe(time.monotonic() - started)
 
+    def _count_begun(self) -> None:
+        self._begun += 1
+
     def _done(self) -> None:
         self._ended += 1
         self._gathering.ended()
@@ -319,12 +323,6 @@ class _Positions:
         # a batch in hand now may be committed only after the next look
         self._batches, self._last = batches if idle else _UNKNOWN, dict(position)
         return found
-
-
-def _is_all(consumer: AIOKafkaConsumer, topic: str, records: Records) -> bool:
-    """Whether the records go up to where their partitions ended when they were fetched."""
-    ends = {TopicPartition(topic, record.partition): record.offset + 1 for record in records}
-    return all((consumer.highwater(place) or 0) <= end for place, end in ends.items())
 
 
 def _target(first: int, committed: int | None, end: int) -> int:

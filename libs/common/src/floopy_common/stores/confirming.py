@@ -26,7 +26,7 @@ from floopy_common.domain.segment import Sink
 from floopy_common.events.lines import LineCompleted
 from floopy_common.stores.receipts import Confirmed, ReceiptStore
 from floopy_common.stores.refusals import refusals, told
-from floopy_common.stores.segment_runs import Arrivals, SegmentRun, runs_of
+from floopy_common.stores.segment_runs import Arrivals, SegmentRun, Tally, runs_of
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -60,7 +60,8 @@ class Confirming:
     """One sink's rows and receipts.
 
     `collection` holds the rows, keyed by line id. `before_receipts` is called with the segments of a delivery
-    that are complete before their receipts are written, `after_receipts` after. `hit` gets the names
+    that are complete before their receipts are written, `after_receipts` after; `tally` makes what counts the
+    rows of a segment meanwhile, for whoever would have to read them all again. `hit` gets the names
     `<sink>.after_dead_letter`, `<sink>.after_insert` and `<sink>.after_receipt`.
     """
 
@@ -74,6 +75,7 @@ class Confirming:
         hit: Callable[[str], None],
         before_receipts: Hook | None = None,
         after_receipts: Hook | None = None,
+        tally: Callable[[], Tally] | None = None,
     ) -> None:
         self._rows = mongo.collection(collection)
         self._batches = mongo.collection("batches")
@@ -83,7 +85,7 @@ class Confirming:
         self._hit = hit
         self._before_receipts = before_receipts
         self._after_receipts = after_receipts
-        self._arrivals = Arrivals()
+        self._arrivals = Arrivals(tally)
 
     async def take(self, records: Sequence[LineRecord], row: Callable[[LineCompleted], Document]) -> None:
         """The whole step for a sink whose rows follow from the events alone."""
@@ -133,7 +135,9 @@ class Confirming:
         parked = {row["_id"] for one, row in rows if one.parked}
         if len(stored) + len(refused) < len(fresh):
             parked |= await self._found_there([record for record, row in fresh if row["_id"] not in stored])
-        self._arrivals.stored(record.line for record, row in fresh if row["_id"] in stored)
+        if len(stored) < len(fresh):
+            fresh = [(record, row) for record, row in fresh if row["_id"] in stored]
+        self._arrivals.stored(fresh)
         if parked:
             refused += await self._replaced([(one, row) for one, row in rows if row["_id"] in parked])
         if refused:

@@ -6,7 +6,9 @@ so that a crash between two steps loses nothing.
 """
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 from floopy_common.chassis.mongo import Document, Mongo
@@ -28,6 +30,47 @@ Key = tuple[str, str, str]
 _COMPARED: Final = ("lines", "quality_sum", "completed_at", "scorer_version")
 
 
+_SCOPE: Final = ("batch_id", "segment", "org_id", "provider", "model")
+_scope_of = itemgetter(*_SCOPE)
+
+
+class ScoreTally:
+    """What the scored rows of one segment add to each model, summed up as they are stored."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[Any, ...], Document] = {}
+
+    def add(self, rows: Sequence[Document]) -> None:
+        by_scope: dict[tuple[Any, ...], list[Document]] = {}
+        for row in rows:
+            if row["status"] == ScoreStatus.SCORED.value:
+                by_scope.setdefault(_scope_of(row), []).append(row)
+        for scope, alike in by_scope.items():
+            sums = _sum_up(alike)
+            known = self._groups.get(scope)
+            self._groups[scope] = sums if known is None else _added(known, sums)
+
+    def groups(self) -> list[Document]:
+        """As the query of `RoutingScoreStore` has them."""
+        return [
+            {"_id": dict(zip(_SCOPE, scope, strict=True)), **sums} for scope, sums in self._groups.items()
+        ]
+
+
+def _sum_up(rows: Sequence[Document]) -> Document:
+    return {
+        "lines": len(rows),
+        "quality_sum": math.fsum([row["quality"] for row in rows]),
+        "completed_at": max({row["completed_at"] for row in rows}),
+        "scorer_version": max({row["scorer_version"] for row in rows}),
+    }
+
+
+def _added(one: Document, other: Document) -> Document:
+    sums = {name: one[name] + other[name] for name in ("lines", "quality_sum")}
+    return sums | {name: max(one[name], other[name]) for name in ("completed_at", "scorer_version")}
+
+
 class RoutingScoreStore:
     """The collections `score_rollups` and `routing_scores`."""
 
@@ -45,9 +88,7 @@ class RoutingScoreStore:
 
     async def _roll_up(self, runs: Sequence[SegmentRun]) -> bool:
         groups, known = await asyncio.gather(
-            self._scores.aggregate(
-                [{"$match": {**rows_of(runs), "status": ScoreStatus.SCORED.value}}, {"$group": _GROUP}]
-            ),
+            self._sums(runs),
             self._rollups.find_all({"$or": [_of_segment(run) for run in runs]}),
         )
         wanted = {rollup["_id"]: rollup for rollup in _rollups(groups)}
@@ -62,6 +103,15 @@ class RoutingScoreStore:
         ]
         await self._rollups.replace_each(changed)
         return bool(changed)
+
+    async def _sums(self, runs: Sequence[SegmentRun]) -> list[Document]:
+        """What the scored rows of each segment add up to, those read of which that is not known."""
+        groups = [group for run in runs if isinstance(run.tally, ScoreTally) for group in run.tally.groups()]
+        unknown = [run for run in runs if not isinstance(run.tally, ScoreTally)]
+        if unknown:
+            scored = {**rows_of(unknown), "status": ScoreStatus.SCORED.value}
+            groups += await self._scores.aggregate([{"$match": scored}, {"$group": _GROUP}])
+        return groups
 
     async def pending(self) -> list[Document]:
         """Rollups whose standings do not contain them yet."""

@@ -2,12 +2,12 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from floopy_common.chassis.consumer import LineRecord
-from floopy_common.chassis.mongo import Filter
+from floopy_common.chassis.mongo import Document, Filter
 from floopy_common.domain.ids import line_id
 from floopy_common.events.lines import LineCompleted, SegmentRef
 
@@ -34,6 +34,14 @@ class Segment(Protocol):
     def segment(self) -> SegmentRef: ...
 
 
+class Tally(Protocol):
+    """What the rows of one segment add up to, for a sink that tells of segments."""
+
+    def add(self, rows: Sequence[Document]) -> None:
+        """Count rows that have just been stored, none of which was there before."""
+        ...
+
+
 @dataclass(slots=True)
 class SegmentRun:
     """What one delivery brought of one segment, each line once, by line id."""
@@ -49,6 +57,8 @@ class SegmentRun:
     """Nothing of the segment was there when its first line came, and all since has come in order."""
     settled: bool = False
     """Every delivered line has its row, and all has been done that comes before its segment's receipt."""
+    tally: Tally | None = None
+    """Of all rows of the segment, where this process has stored each of them; else they have to be read."""
 
     def add(self, record: LineRecord) -> None:
         number = record.line.line_no
@@ -118,6 +128,7 @@ class _Arrival:
 
     last_line: int
     stored: int = 0
+    tally: Tally | None = None
 
 
 class Arrivals:
@@ -127,7 +138,9 @@ class Arrivals:
     inserted, and then nothing is remembered of its segment any more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tally: Callable[[], Tally] | None = None) -> None:
+        """`tally` makes what counts the rows of a segment; without it nobody counts them."""
+        self._tally = tally
         self._arriving: OrderedDict[_Key, _Arrival] = OrderedDict()
         self._open: OrderedDict[str, float] = OrderedDict()
 
@@ -145,20 +158,27 @@ class Arrivals:
             self._arriving.move_to_end(run.key)
         else:
             self._arriving.pop(run.key, None)
-            self._arriving[run.key] = _Arrival(run.last_line)
+            self._arriving[run.key] = _Arrival(run.last_line, tally=self._tally() if self._tally else None)
             if len(self._arriving) > _ARRIVING:
                 self._arriving.popitem(last=False)
 
-    def stored(self, lines: Iterable[LineCompleted]) -> None:
-        """Rows of these lines have been inserted, none of which was there."""
-        key: _Key = ("", 0)
-        arrival: _Arrival | None = None
-        for line in lines:
-            if line.segment.no != key[1] or line.batch_id != key[0]:
-                key = (line.batch_id, line.segment.no)
-                arrival = self._arriving.get(key)
-            if arrival is not None:
-                arrival.stored += 1
+    def stored(self, rows: Sequence[tuple[LineRecord, Document]]) -> None:
+        """These rows of lines have been inserted, none of which was there."""
+        start = 0
+        key: _Key | None = None
+        for at, (record, _) in enumerate(rows):
+            line = record.line
+            if key is None or line.segment.no != key[1] or line.batch_id != key[0]:
+                self._counted(key, rows[start:at])
+                start, key = at, (line.batch_id, line.segment.no)
+        self._counted(key, rows[start:])
+
+    def _counted(self, key: _Key | None, rows: Sequence[tuple[LineRecord, Document]]) -> None:
+        arrival = None if key is None else self._arriving.get(key)
+        if arrival is not None:
+            arrival.stored += len(rows)
+            if arrival.tally is not None:
+                arrival.tally.add([row for _, row in rows])
 
     def has_come_to(self, run: SegmentRun) -> bool:
         """Whether the fresh segment is where the run leaves it."""
@@ -166,13 +186,19 @@ class Arrivals:
         return arrival is not None and arrival.last_line == run.last_line
 
     def is_stored(self, run: SegmentRun) -> bool:
-        """Whether this process itself has inserted each row of the segment, and found none there before."""
+        """Whether this process itself has inserted each row of the segment, and found none there before.
+
+        Then the run gets the segment's tally.
+        """
         arrival = self._arriving.get(run.key)
-        return (
-            arrival is not None
-            and arrival.last_line == run.segment.last_line
-            and arrival.stored == run.segment.lines
-        )
+        if (
+            arrival is None
+            or arrival.last_line != run.segment.last_line
+            or arrival.stored != run.segment.lines
+        ):
+            return False
+        run.tally = arrival.tally
+        return True
 
     def ended(self, run: SegmentRun) -> None:
         """The segment has its receipt."""

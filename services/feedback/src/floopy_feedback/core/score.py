@@ -63,14 +63,14 @@ def _verdict(checks: tuple[tuple[str, Check], ...]) -> Score:
 def _score_choice(request: Request, choice: Choice, schemas: LineSchemas) -> Score:
     message = choice.message
     text = message.text()
-    checks: dict[str, Check] = {
-        "finish": check_finish(choice.finish_reason),
-        "answer": check_answer(message, text),
-        "refusal": check_refusal(message, text),
-    }
+    checks: list[tuple[str, Check]] = [
+        ("finish", check_finish(choice.finish_reason)),
+        ("answer", check_answer(message, text)),
+        ("refusal", check_refusal(message, text)),
+    ]
     if wants_json(request.response_format):
-        checks.update(check_json(request.response_format, message, text, schemas))
+        checks += check_json(request.response_format, message, text, schemas).items()
     elif text:
-        checks["repetition"] = check_repetition(text)
-    checks.update(check_tools(request, message, schemas))
-    return _verdict(tuple(checks.items()))
+        checks.append(("repetition", check_repetition(text)))
+    checks += check_tools(request, message, schemas).items()
+    return _verdict(tuple(checks))
