@@ -86,6 +86,22 @@ async def test_what_the_caller_does_with_a_buffer_afterwards_does_not_matter(sto
     assert await store.read_bytes(writer.id) == b"a" * 100
 
 
+async def test_many_pieces_fill_chunks_of_one_size(mongo: Mongo, store: BlobStore) -> None:
+    chance = random.Random(7)
+    lengths = [0, SMALL, 1, SMALL - 1, 3 * SMALL, 0, *(chance.randrange(2 * SMALL) for _ in range(200)), 0]
+    pieces = [chance.randbytes(length) for length in lengths]
+
+    async with store.writer("part") as writer:
+        for at in range(0, len(pieces), 9):
+            await writer.write_all(pieces[at : at + 9])
+            assert writer.length == sum(lengths[: at + 9])
+
+    assert await store.read_bytes(writer.id) == b"".join(pieces)
+    assert writer.blob.sha256 == hashlib.sha256(b"".join(pieces)).hexdigest()
+    chunks = await mongo.collection("blob_chunks").find_all({}, {"data": 1}, [("_id", 1)])
+    assert {len(chunk["data"]) for chunk in chunks[:-1]} == {SMALL}
+
+
 async def test_an_empty_blob_has_no_chunks(mongo: Mongo, store: BlobStore) -> None:
     blob = await store.put("error", b"")
 

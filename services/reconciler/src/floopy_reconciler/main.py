@@ -80,8 +80,8 @@ _SPACING = 0.05
 """Seconds between two steps of a loop that many things wake, each of which would cost a look around."""
 _SCANS_PER_TURN = 5
 """What moves a batch gives it a turn at once, so turns nobody asked for are for what a crash left unsaid."""
-_SEGMENTS = 2
-"""Segments one process writes at the same time: while one waits for the database the other is rendered."""
+_SEGMENTS = 3
+"""Segments one process has in hand: while one is rendered the one before is sent, the next one read."""
 _SMALL_JOBS = 32
 """Small segments, and small results, one process has in hand at the same time besides the others."""
 _EMIT_WAIT = (0.5, 30.0)

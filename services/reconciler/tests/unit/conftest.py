@@ -139,8 +139,8 @@ class Case:
         renderer = Renderer(facts, sources, material, PartIds("blob_out", "blob_err"))
         pieces = list(renderer.pieces())
         return Rendered(
-            b"".join(piece.output for piece in pieces),
-            b"".join(piece.error for piece in pieces),
+            b"".join(part for piece in pieces for part in piece.output),
+            b"".join(part for piece in pieces for part in piece.error),
             [event for piece in pieces for event in piece.events],
             renderer.tally,
         )

@@ -69,7 +69,7 @@ async def test_a_failed_send_is_passed_on() -> None:
 
 
 def test_pieces_are_bundled_without_losing_any() -> None:
-    pieces = [Piece(b"", b"", [(b"k", b"x" * 300_000)] * 2) for _ in range(5)]
+    pieces = [Piece([], [], [(b"k", b"x" * 300_000)] * 2) for _ in range(5)]
     bundles = list(bundled(pieces))
     assert [len(bundle) for bundle in bundles] == [4, 4, 2]
 

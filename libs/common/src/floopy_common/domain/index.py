@@ -3,10 +3,12 @@
 import struct
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from itertools import starmap
 from typing import NamedTuple
 
 _INPUT = struct.Struct("<IQIH")
 _RESULT = struct.Struct("<IQIBB")
+_LINE_AND_GROUP = struct.Struct("<I12xH")
 
 INPUT_ENTRY_BYTES = _INPUT.size
 RESULT_ENTRY_BYTES = _RESULT.size
@@ -42,16 +44,21 @@ class ResultEntry(NamedTuple):
 
 
 def pack_input(entries: Iterable[tuple[int, int, int, int]]) -> bytes:
-    return b"".join(_INPUT.pack(*entry) for entry in entries)
+    return b"".join(starmap(_INPUT.pack, entries))
 
 
 def unpack_input(raw: bytes | memoryview) -> Iterator[InputEntry]:
     return map(InputEntry._make, _INPUT.iter_unpack(raw))
 
 
+def lines_and_groups(raw: bytes | memoryview) -> Iterator[tuple[int, int]]:
+    """Line number and shard group of every input entry, several times as fast as whole entries."""
+    return _LINE_AND_GROUP.iter_unpack(raw)
+
+
 def pack_result(entries: Iterable[tuple[int, int, int, int, int]]) -> bytes:
     """Entries must come sorted by line number, each line at most once."""
-    return b"".join(_RESULT.pack(*entry) for entry in entries)
+    return b"".join(starmap(_RESULT.pack, entries))
 
 
 def unpack_result(raw: bytes | memoryview) -> Iterator[ResultEntry]:

@@ -51,21 +51,21 @@ def cost_of(usage: Usage, rates: Rates | None) -> Cost:
     """The line's cost, rounded half up to one nano-USD."""
     if rates is None:
         return Cost(None, "pricing_missing")
-    written = usage.cache_write_tokens
-    fresh = usage.input_tokens - usage.cached_tokens - written
-    if min(fresh, written, usage.input_tokens, usage.output_tokens) < 0:
+    tokens_in, tokens_out = usage.input_tokens, usage.output_tokens
+    cached, written = usage.cached_tokens, usage.cache_write_tokens
+    fresh = tokens_in - cached - written
+    if fresh < 0 or written < 0 or tokens_in < 0 or tokens_out < 0:
         return Cost(None, "usage_inconsistent")
+    rate_in, rate_out = rates.input_nano, rates.output_nano
     # an embeddings model has no output and so no price of it
-    if rates.input_nano is None or (rates.output_nano is None and usage.output_tokens):
+    if rate_in is None or (rate_out is None and tokens_out):
         return Cost(None, rates.flag or "pricing_missing")
-    if written and rates.cache_write_nano is None:
-        # writing to a cache costs more than reading afresh, so no other rate may stand in
-        return Cost(None, "pricing_missing")
-    cached_rate = rates.input_nano if rates.cached_nano is None else rates.cached_nano
-    scaled = (
-        fresh * rates.input_nano
-        + usage.cached_tokens * cached_rate
-        + written * (rates.cache_write_nano or 0)
-        + usage.output_tokens * (rates.output_nano or 0)
-    )
+    scaled = fresh * rate_in + tokens_out * (rate_out or 0)
+    if cached:
+        scaled += cached * (rate_in if rates.cached_nano is None else rates.cached_nano)
+    if written:
+        if rates.cache_write_nano is None:
+            # writing to a cache costs more than reading afresh, so no other rate may stand in
+            return Cost(None, "pricing_missing")
+        scaled += written * rates.cache_write_nano
     return Cost((scaled + TOKENS_PER_MTOK // 2) // TOKENS_PER_MTOK, rates.flag)

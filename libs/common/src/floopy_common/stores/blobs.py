@@ -4,10 +4,12 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import accumulate
 from typing import Any
 
 from floopy_common.chassis.clock import Clock, SystemClock
@@ -72,7 +74,9 @@ class BlobWriter:
         self._chunk_size = chunk_size
         self._clock = clock
         self._digest = hashlib.sha256()
-        self._partial = bytearray()
+        self._partial: list[bytes | memoryview] = []
+        self._held = 0
+        """Bytes in `_partial`: what no chunk has yet."""
         self._pending: list[Document] = []
         self._inserts: set[asyncio.Task[None]] = set()
         self._stored = 0
@@ -84,7 +88,7 @@ class BlobWriter:
     @property
     def length(self) -> int:
         """Bytes taken so far."""
-        return self._stored + len(self._partial)
+        return self._stored + self._held
 
     @property
     def blob(self) -> Blob:
@@ -94,26 +98,36 @@ class BlobWriter:
         return self._blob
 
     async def write(self, data: BytesLike) -> None:
-        """Take bytes of any size; they are copied. Waits while two inserts are on their way.
+        """Take bytes of any size; those that can change are copied. Waits while two inserts are on their way.
 
         Raises what an earlier insert failed with: such a blob cannot be published any more.
         """
-        view = memoryview(data).cast("B")
-        while view:
-            taken = view[: self._chunk_size - len(self._partial)]
-            self._partial += taken
-            view = view[len(taken) :]
-            if len(self._partial) == self._chunk_size:
-                self._cut_chunk()
-                if len(self._pending) == CHUNKS_PER_INSERT:
-                    await self._insert_pending()
+        await self.write_all([data if isinstance(data, bytes) else bytes(data)])
+
+    async def write_all(self, pieces: Sequence[bytes]) -> None:
+        """The same of many pieces: each is copied once, into its chunk."""
+        self._partial += pieces
+        self._held += sum(map(len, pieces))
+        while self._held >= self._chunk_size:
+            self._cut_chunk()
+            if len(self._pending) == CHUNKS_PER_INSERT:
+                await self._insert_pending()
 
     def _cut_chunk(self) -> None:
-        data = bytes(self._partial)
-        self._partial.clear()
+        data = self._first(min(self._held, self._chunk_size))
         self._pending.append({"_id": chunk_id(self.id, self._count), "data": data, "at": self._clock.now()})
         self._count += 1
         self._stored += len(data)
+
+    def _first(self, size: int) -> bytes:
+        """Take so many bytes out of those held."""
+        ends = list(accumulate(map(len, self._partial)))
+        at = bisect_left(ends, size)
+        last, cut = memoryview(self._partial[at]), len(self._partial[at]) - (ends[at] - size)
+        data = b"".join((*self._partial[:at], last[:cut]))
+        self._partial[: at + 1] = [last[cut:]] if cut < len(last) else []
+        self._held -= size
+        return data
 
     async def _insert_pending(self) -> None:
         while len(self._inserts) >= INSERTS_IN_FLIGHT:
@@ -147,7 +161,7 @@ class BlobWriter:
 
     async def publish(self) -> None:
         """Store the rest, then the blob's document: from that write on the blob exists."""
-        if self._partial:
+        if self._held:
             self._cut_chunk()
         if self._pending:
             await self._insert_pending()

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from secrets import token_hex
@@ -94,6 +94,15 @@ def viewed(path: Path) -> Iterator[Archived]:
         yield StoredFile(file.fileno())
 
 
+async def _flush(take: Feed, writer: BlobWriter, piece: Sequence[bytes]) -> None:
+    block = b"".join(piece)
+    taking = asyncio.create_task(asyncio.to_thread(take, block))
+    try:
+        await writer.write(block)
+    finally:
+        await taking
+
+
 class ScratchArchives:
     """Files named after their blobs; `max_result` and `max_total` in bytes."""
 
@@ -121,6 +130,7 @@ class ScratchArchives:
         return download
 
     async def _write(self, download: Download, stream: ResultStream, feed: Feed) -> int:
+        """One piece is read and stored while the next one arrives."""
         size = 0
 
         def take(block: bytes) -> None:
@@ -128,30 +138,40 @@ class ScratchArchives:
             feed(block)
 
         with await asyncio.to_thread(download.path.open, "wb") as file:
-            pending: list[bytes] = []
-            held = 0
-            async for chunk in stream.chunks:
-                pending.append(chunk)
-                held += len(chunk)
-                if held >= _PIECE:
-                    size, held = size + held, 0
-                    await self._flush(take, download.writer, pending, size)
-            size += held
-            await self._flush(take, download.writer, pending, size)
+            flushing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            flushing.set_result(None)
+            try:
+                async with aclosing(self._pieces(stream)) as pieces:
+                    async for piece in pieces:
+                        await flushing
+                        size += sum(map(len, piece))
+                        flushing = asyncio.create_task(_flush(take, download.writer, piece))
+                await flushing
+            finally:
+                # not before its thread has let go of the file
+                await asyncio.gather(flushing, return_exceptions=True)
         if stream.content_length is not None and size != stream.content_length:
             raise Unavailable(f"{size} of {stream.content_length} bytes came")
         return size
 
-    async def _flush(self, take: Feed, writer: BlobWriter, pending: list[bytes], size: int) -> None:
+    async def _pieces(self, stream: ResultStream) -> AsyncGenerator[list[bytes], None]:
+        """What comes, in lists that are worth a flush; ResultsTooLarge when it is too much."""
+        pending: list[bytes] = []
+        held = size = 0
+        async for chunk in stream.chunks:
+            pending.append(chunk)
+            held += len(chunk)
+            if held >= _PIECE:
+                size += held
+                self._check_size(size)
+                yield pending
+                pending, held = [], 0
+        self._check_size(size + held)
+        yield pending
+
+    def _check_size(self, size: int) -> None:
         if size > self._max_result:
             raise ResultsTooLarge(f"more than {self._max_result} bytes")
-        block = b"".join(pending)
-        pending.clear()
-        taking = asyncio.create_task(asyncio.to_thread(take, block))
-        try:
-            await writer.write(block)
-        finally:
-            await taking
 
     async def adopt(self, path: Path, blob: Blob) -> None:
         """From now on the file is the copy of that blob."""

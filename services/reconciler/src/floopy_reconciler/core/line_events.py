@@ -39,6 +39,7 @@ _SHORT = 200
 """Characters left of any one text in an event that would else be too large."""
 _UNSET = msgspec.UNSET
 _NULL = b"null"
+_SUCCEEDED = LineStatus.SUCCEEDED
 
 
 class Place(msgspec.Struct, gc=False):
@@ -125,6 +126,10 @@ class LineEvents:
         self._previews = facts.content_policy != "none"
         self._inline = facts.content_policy == "inline"
         self._starts = [0, *accumulate(part["length"] for part in facts.input_ranges)]
+        self._shifts = [
+            part["offset"] - start for part, start in zip(facts.input_ranges, self._starts, strict=False)
+        ]
+        """From an offset in the input file to the one in its blob, by range."""
         self._templates: dict[tuple[int, int, int, bool, str], bytes] = {}
 
     def make(self, line: Line) -> bytes:
@@ -137,19 +142,19 @@ class LineEvents:
 
     def _filled(self, line: Line) -> bytes | None:
         """The event out of a template; None for a line that has something out of the ordinary."""
-        digits, outcome, cost, question = line.digits, line.outcome, line.cost, line.question
-        asked_at, answered, usage = line.asked_at, line.answered, outcome.usage
-        asked = len(question.body)
+        outcome, cost, question, answered = line.outcome, line.cost, line.question, line.answered
+        usage, nano_usd, asked_at, asked = outcome.usage, cost.nano_usd, line.asked_at, len(question.body)
         part = bisect_right(self._starts, asked_at) - 1
         if (
-            outcome.status is not LineStatus.SUCCEEDED
+            outcome.status is not _SUCCEEDED
             or answered is None
             or usage is None
             or usage.cache_write_tokens
-            or cost.nano_usd is None
+            or nano_usd is None
             or asked_at + asked > self._starts[part + 1]
         ):
             return None
+        digits, tokens_in, tokens_out = line.digits, usage.input_tokens, usage.output_tokens
         return self._template(line, part, answered.blob) % (
             digits,
             digits,
@@ -158,14 +163,14 @@ class LineEvents:
             question.custom_id,
             outcome.status_code,
             _json_of(outcome.finish_reason),
-            usage.input_tokens,
+            tokens_in,
             usage.cached_tokens,
-            usage.output_tokens,
+            tokens_out,
             usage.reasoning_tokens,
-            usage.input_tokens + usage.output_tokens,
-            cost.nano_usd,
+            tokens_in + tokens_out,
+            nano_usd,
             _json_of(cost.flag),
-            self._facts.input_ranges[part]["offset"] + asked_at - self._starts[part],
+            asked_at + self._shifts[part],
             asked,
             self._asked_preview(question),
             answered.offset,

@@ -1,6 +1,8 @@
 """Which lines of a batch a shard stands for."""
 
-from floopy_common.domain.index import unpack_input
+from bisect import bisect_left, bisect_right
+
+from floopy_common.domain.index import lines_and_groups
 from floopy_reconciler.ports import Document
 
 
@@ -10,13 +12,9 @@ def lines_of(shard: Document, packed: bytes) -> list[int]:
     The n-th of them is the n-th line of the shard's upstream input.
     """
     ranges = sorted(shard["ranges"])
+    group = shard["group"]
+    numbers = [line for line, of in lines_and_groups(packed) if of == group]
     found: list[int] = []
-    at = 0
-    for entry in unpack_input(packed):
-        while at < len(ranges) and ranges[at][1] < entry.line_no:
-            at += 1
-        if at == len(ranges):
-            break
-        if entry.group == shard["group"] and ranges[at][0] <= entry.line_no:
-            found.append(entry.line_no)
+    for first, last in ranges:
+        found += numbers[bisect_left(numbers, first) : bisect_right(numbers, last)]
     return found

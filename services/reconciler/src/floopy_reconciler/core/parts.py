@@ -1,6 +1,6 @@
 """A segment's output and error part: stored the first time, compared with what was stored ever after."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from hashlib import sha256
 from types import TracebackType
@@ -14,7 +14,7 @@ class Part(Protocol):
 
     id: str
 
-    async def write(self, data: bytes) -> None: ...
+    async def write(self, pieces: Sequence[bytes]) -> None: ...
 
 
 class _Nothing(Exception):  # noqa: N818 - says what happened
@@ -60,10 +60,10 @@ class NewPart:
             self.stored = {"blob": blob.id, "length": blob.length, "sha256": blob.sha256}
         self._on_stored()
 
-    async def write(self, data: bytes) -> None:
-        if data:
-            self._length += len(data)
-            await self._writer.write(data)
+    async def write(self, pieces: Sequence[bytes]) -> None:
+        if pieces:
+            self._length += sum(map(len, pieces))
+            await self._writer.write_all(pieces)
 
 
 class StoredPart:
@@ -74,8 +74,8 @@ class StoredPart:
         self._digest = sha256()
         self.id: str = "" if part is None else part["blob"]
 
-    async def write(self, data: bytes) -> None:
-        self._digest.update(data)
+    async def write(self, pieces: Sequence[bytes]) -> None:
+        self._digest.update(b"".join(pieces))
 
     @property
     def is_the_same(self) -> bool:

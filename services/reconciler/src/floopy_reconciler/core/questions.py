@@ -43,16 +43,16 @@ class Question(msgspec.Struct, gc=False):
 def read_question(number: int, raw: bytes) -> Question:
     """Raises Invalid for a line that cannot be read."""
     head = _PLAIN_HEAD.match(raw)
-    if head is not None and raw.endswith(b"}}"):
-        at = head.end()
-        body = raw[at:-1]
-        try:
-            unconstrained, preview = asked_in(body)
-        except _UNREADABLE:
-            return _read(number, raw)
-        custom_id = head[1]
-        return Question(custom_id, custom_id, body, at, unconstrained, preview)
-    return _read(number, raw)
+    if head is None or raw[-2:] != b"}}":
+        return _read(number, raw)
+    at = head.end()
+    body = raw[at:-1]
+    try:
+        unconstrained, preview = asked_in(body)
+    except _UNREADABLE:
+        return _read(number, raw)
+    custom_id = head[1]
+    return Question(custom_id, custom_id, body, at, unconstrained, preview)
 
 
 def _read(number: int, raw: bytes) -> Question:

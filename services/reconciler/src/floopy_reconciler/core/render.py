@@ -3,10 +3,12 @@
 Everything here follows from the batch, the segment's manifest and stored bytes, so a repeat gives the same.
 """
 
+from binascii import hexlify
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from operator import add
 from typing import NamedTuple
 
 import msgspec
@@ -31,12 +33,13 @@ from floopy_reconciler.ports import Archived, Document, Record, ResultFormat
 RENDERER_VERSION = 1
 """Kept in manifests; a change of the bytes that the same input gives raises it."""
 
-_PIECE_LINES = 250
-_PIECE_BYTES = 1024 * 1024
-"""A piece is a few milliseconds of work: the event loop turns between two."""
+_PIECE_LINES = 100
+_PIECE_BYTES = 256 * 1024
+"""A piece is a millisecond or two of work: the event loop, and so all that is sent, waits for it."""
 _SCATTERED = 2
 """Times the bytes that are wanted: results further apart are not worth reading what lies between."""
 _TAIL = b'},"error":null}\n'
+_SUCCEEDED = LineStatus.SUCCEEDED
 _encode = msgspec.json.Encoder().encode
 
 
@@ -84,12 +87,13 @@ class Material:
 
 
 def _read_entries(archive: Archived, entries: Sequence[ResultEntry]) -> Iterator[bytes]:
-    start = min([entry.offset for entry in entries])
-    stop = max([entry.offset + entry.length for entry in entries])
-    if stop - start > _SCATTERED * sum([entry.length for entry in entries]):
-        return (archive.read(entry.offset, entry.length) for entry in entries)
+    lengths = [length for _, _, length, _, _ in entries]
+    offsets = [offset for _, offset, _, _, _ in entries]
+    start, stop = min(offsets), max(map(add, offsets, lengths))
+    if stop - start > _SCATTERED * sum(lengths):
+        return map(archive.read, offsets, lengths)
     block = archive.read(start, stop - start)
-    return (block[entry.offset - start : entry.offset - start + entry.length] for entry in entries)
+    return (block[at - start : at - start + length] for at, length in zip(offsets, lengths, strict=True))
 
 
 class PartIds(NamedTuple):
@@ -100,10 +104,10 @@ class PartIds(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Bytes to be added to the two parts, and the events of the lines in them."""
+    """What is to be added to the two parts, and the events of the lines in them."""
 
-    output: bytes
-    error: bytes
+    output: list[bytes]
+    error: list[bytes]
     events: list[Record]
 
 
@@ -133,7 +137,7 @@ class Tally:
         }
 
     def add(self, outcome: Outcome) -> None:
-        if outcome.status is LineStatus.SUCCEEDED:
+        if outcome.status is _SUCCEEDED:
             self.completed += 1
         else:
             self.failed += 1
@@ -177,17 +181,18 @@ class Renderer:
             yield self._cut(records)
 
     def _cut(self, records: list[Record]) -> Piece:
-        piece = Piece(b"".join(self._output), b"".join(self._error), records)
-        self._output.clear()
-        self._error.clear()
+        piece = Piece(self._output, self._error, records)
+        self._output, self._error = [], []
         return piece
 
     def _line(self, entry: InputEntry, choice: Choice, raw: bytes, result: bytes) -> Record:
-        number, source = entry.line_no, choice.source
+        number, at, _, group = entry
+        source = choice.source
         question = read_question(number, raw)
         if result:
-            read = self._material.formats[source].parse_answer
-            answer, notes = read(result, question.body, self._ended[source])
+            answer, notes = self._material.formats[source].parse_answer(
+                result, question.body, self._ended[source]
+            )
             if notes:
                 self.tally.notes.update(notes)
             outcome = answered(answer)
@@ -196,16 +201,15 @@ class Renderer:
         digits = b"%09d" % number
         identity = self._prefix + digits
         place = self._write(identity, question.spelled, outcome)
-        model, rates = self._facts.models[entry.group]
         self.tally.add(outcome)
-        cost = price_of(outcome, model, rates)
-        asked_at = entry.offset + question.body_at
-        line = Line(number, digits, entry.group, source, question, asked_at, outcome, cost, place)
+        cost = price_of(outcome, *self._facts.models[group])
+        asked_at = at + question.body_at
+        line = Line(number, digits, group, source, question, asked_at, outcome, cost, place)
         return identity, self._events.make(line)
 
     def _write(self, identity: bytes, custom_id: bytes, outcome: Outcome) -> Place | None:
         """Add the line to its part; where its response's body came to lie."""
-        succeeded = outcome.status is LineStatus.SUCCEEDED
+        succeeded = outcome.status is _SUCCEEDED
         lines = self._output if succeeded else self._error
         public_id = _digest_of(identity)
         body = outcome.body
@@ -244,7 +248,7 @@ def _cuts(lines: Sequence[InputEntry], choices: Sequence[Choice]) -> Iterator[tu
 
 
 def _digest_of(identity: bytes) -> bytes:
-    return blake2b(identity, digest_size=16).hexdigest().encode()
+    return hexlify(blake2b(identity, digest_size=16).digest())
 
 
 def _request_id(identity: bytes, said: str | None) -> bytes:

@@ -3,19 +3,20 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Self
 
 from floopy_common.domain.errors import BlobCorrupt, BlobMissing, Invalid, Transient
 from floopy_common.domain.segment import SegmentState
-from floopy_reconciler.core.emit import Emitter, Gate, bundled, size_of
+from floopy_reconciler.core.emit import Emitter, Gate
 from floopy_reconciler.core.line_events import Facts, facts_of
 from floopy_reconciler.core.materials import Materials
-from floopy_reconciler.core.parts import NewPart, Part, StoredPart
+from floopy_reconciler.core.parts import NewPart, StoredPart
 from floopy_reconciler.core.poll import Pool
 from floopy_reconciler.core.quarantine import pause_for
 from floopy_reconciler.core.ready import ReadySegments, is_small
-from floopy_reconciler.core.render import Material, PartIds, Renderer, Tally, manifest_of
+from floopy_reconciler.core.render import PartIds, manifest_of
+from floopy_reconciler.core.rendering import Backlog, Rendering, Room
 from floopy_reconciler.core.sources import Uncovered, sources_of
 from floopy_reconciler.ports import (
     Batches,
@@ -39,73 +40,6 @@ _KEPT_BYTES = 32 * 1024 * 1024
 
 class Differs(Exception):  # noqa: N818 - says what happened
     """The segment no longer renders to the bytes that were stored."""
-
-
-class Room:
-    """Bytes that the backlogs of all segments in hand may hold together."""
-
-    def __init__(self, size: int) -> None:
-        self.left = size
-
-
-class Backlog:
-    """Events waiting for the manifest to be durable; `records` is None when there was no room for them.
-
-    A context, which gives its room back.
-    """
-
-    def __init__(self, room: Room) -> None:
-        self.records: list[Record] | None = []
-        self._room = room
-        self._size = 0
-
-    def add(self, events: list[Record]) -> None:
-        if self.records is None:
-            return
-        size = size_of(events)
-        if size > self._room.left:
-            self._let_go()
-            return
-        self._room.left -= size
-        self._size += size
-        self.records += events
-
-    def _let_go(self) -> None:
-        self.records = None
-        self._room.left += self._size
-        self._size = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._let_go()
-
-
-@dataclass(frozen=True)
-class Rendering:
-    """What rendering a segment needs, so that it can be done once more."""
-
-    facts: Facts
-    manifest: Document
-    material: Material
-    parts: PartIds
-
-    def renderer(self) -> Renderer:
-        return Renderer(self.facts, self.manifest["sources"], self.material, self.parts)
-
-    async def run(self, output: Part, error: Part, backlog: Backlog) -> Tally:
-        """One pass; the event loop turns between two pieces."""
-        renderer = self.renderer()
-        for piece in renderer.pieces():
-            await output.write(piece.output)
-            await error.write(piece.error)
-            backlog.add(piece.events)
-            await asyncio.sleep(0)
-        return renderer.tally
-
-    def bundles(self, backlog: Backlog) -> Iterable[list[Record]]:
-        return bundled(self.renderer().pieces()) if backlog.records is None else [backlog.records]
 
 
 @dataclass(frozen=True)
@@ -173,6 +107,7 @@ class SegmentWorker:
         self._has_found = False
         self._last_batch = ""
         self._room = Room(_KEPT_BYTES)
+        self._turn = asyncio.Lock()
 
     def search(self) -> None:
         """Have the next step look for segments that somebody else has made ready."""
@@ -274,26 +209,34 @@ class SegmentWorker:
             )
             manifest = manifest_of(batch, sources, self._now())
         facts = facts_of(batch, segment, manifest, self._max_event_bytes)
-        async with self._materials.opened(batch, segment, manifest["sources"]) as material:
-            if segment["state"] == SegmentState.OPEN.value:
-                await self._write_and_emit(hold, facts, manifest, material)
-            else:
-                await self._emit_again(hold, facts, manifest, material)
-
-    async def _write_and_emit(
-        self, hold: SegmentHold, facts: Facts, manifest: Document, material: Material
-    ) -> None:
         with Backlog(self._room) as backlog:
-            await self._write_first(hold, facts, manifest, material, backlog)
+            await self._render(hold, batch, manifest, facts, backlog)
+            if backlog.records is not None:
+                await self._emit(hold, facts, [backlog.records])
 
-    async def _write_first(
-        self, hold: SegmentHold, facts: Facts, manifest: Document, material: Material, backlog: Backlog
+    async def _render(
+        self, hold: SegmentHold, batch: Document, manifest: Document, facts: Facts, backlog: Backlog
     ) -> None:
+        """Afterwards the stored bytes are let go, so what `backlog` has no room for is sent from here."""
+        segment = hold.segment
+        async with self._materials.opened(batch, segment, manifest["sources"]) as material:
+            turn = nullcontext() if is_small(segment) else self._turn
+            rendering = Rendering(facts, manifest["sources"], material, turn)
+            if segment["state"] == SegmentState.OPEN.value:
+                parts = await self._write(hold, manifest, rendering, backlog)
+            else:
+                parts = await self._compare(manifest, rendering, backlog)
+            if backlog.records is None:
+                await self._emit(hold, facts, rendering.bundles(parts))
+
+    async def _write(
+        self, hold: SegmentHold, manifest: Document, rendering: Rendering, backlog: Backlog
+    ) -> PartIds:
         started = self._monotonic()
-        error = NewPart(self._parts, facts.batch_id, lambda: self._hit("segment.after_error_part"))
-        output = NewPart(self._parts, facts.batch_id, lambda: self._hit("segment.after_output_part"))
+        batch_id = rendering.facts.batch_id
+        error = NewPart(self._parts, batch_id, lambda: self._hit("segment.after_error_part"))
+        output = NewPart(self._parts, batch_id, lambda: self._hit("segment.after_output_part"))
         async with error, output:
-            rendering = Rendering(facts, manifest, material, PartIds(output.id, error.id))
             tally = await rendering.run(output, error, backlog)
         counts = {"completed": tally.completed, "failed": tally.failed}
         manifest = {
@@ -305,8 +248,8 @@ class SegmentWorker:
         self._hit("segment.after_manifest")
         self._reports.written(sum(counts.values()), self._monotonic() - started)
         self._note(hold.segment, tally.notes)
-        await self._changed(facts.batch_id)
-        await self._emit(hold, rendering, backlog, again=False)
+        await self._changed(batch_id)
+        return PartIds(output.id, error.id)
 
     def _note(self, segment: Document, notes: Mapping[str, int]) -> None:
         for note, lines in notes.items():
@@ -317,26 +260,23 @@ class SegmentWorker:
                 extra={"event": "answers_noted", "segment_id": segment["_id"], "notes": dict(notes)},
             )
 
-    async def _emit_again(
-        self, hold: SegmentHold, facts: Facts, manifest: Document, material: Material
-    ) -> None:
+    async def _compare(self, manifest: Document, rendering: Rendering, backlog: Backlog) -> PartIds:
+        """Raises Differs when what was stored would not be written like that today."""
         output, error = StoredPart(manifest["output"]), StoredPart(manifest["error"])
-        rendering = Rendering(facts, manifest, material, PartIds(output.id, error.id))
-        with Backlog(self._room) as backlog:
-            await rendering.run(output, error, backlog)
-            if not (output.is_the_same and error.is_the_same):
-                raise Differs
-            await self._emit(hold, rendering, backlog, again=hold.segment["emitted"] is not None)
+        await rendering.run(output, error, backlog)
+        if not (output.is_the_same and error.is_the_same):
+            raise Differs
+        return PartIds(output.id, error.id)
 
-    async def _emit(self, hold: SegmentHold, rendering: Rendering, backlog: Backlog, *, again: bool) -> None:
-        facts = rendering.facts
+    async def _emit(self, hold: SegmentHold, facts: Facts, bundles: Iterable[list[Record]]) -> None:
         if not self._gate.enter():
             await hold.give_back(self._gate.wait, failed=False)
             await self._audit(facts.batch_id)  # what is written counts, though its events are still here
             return
         started = self._monotonic()
+        again = hold.segment["emitted"] is not None
         try:
-            emission = await self._emitter.emit(facts.batch_id, facts.segment.no, rendering.bundles(backlog))
+            emission = await self._emitter.emit(facts.batch_id, facts.segment.no, bundles)
         except Transient as error:
             self._gate.failed()
             _log.warning(

@@ -15,7 +15,7 @@ from floopy_common.events.lines import decode_line
 from floopy_common.settings import KafkaSettings
 from floopy_common.stores.segments import SegmentStore
 from floopy_reconciler.core.ready import ReadySegments
-from floopy_reconciler.core.segments import Backlog, Room
+from floopy_reconciler.core.rendering import Backlog, Room
 
 FAILPOINTS = [
     "segment.after_claim",

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -97,6 +98,30 @@ async def test_what_is_not_kept_leaves_nothing_and_what_is_kept_stays(
 async def test_download_that_never_ends_is_cut_off(archives: ScratchArchives, tmp_path: Path) -> None:
     with pytest.raises(ResultsTooLarge):
         await archives.receive(make_stream(*[b"x" * MIB] * 10), "batch_1", unread)
+
+    assert files(tmp_path) == []
+
+
+async def test_the_next_piece_arrives_while_one_is_read_and_stored(archives: ScratchArchives) -> None:
+    going_on = Event()
+
+    async def flow() -> AsyncIterator[bytes]:
+        yield b"x" * 2 * MIB
+        going_on.set()
+        yield b"y"
+
+    def read(block: bytes) -> None:
+        assert going_on.wait(30)
+
+    await archives.receive(ResultStream(2 * MIB + 1, flow()), "batch_1", read)
+
+
+async def test_what_cannot_be_read_leaves_nothing(archives: ScratchArchives, tmp_path: Path) -> None:
+    def read(block: bytes) -> None:
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        await archives.receive(make_stream(*[b"x" * 2 * MIB] * 3), "batch_1", read)
 
     assert files(tmp_path) == []
 

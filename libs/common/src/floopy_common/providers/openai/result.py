@@ -123,11 +123,11 @@ class OpenAiResults:
 
     def read_success(self, raw: bytes) -> str | None:
         """The custom_id of a line that is plainly a success; None of one that has to be read in full."""
-        head = _PLAIN_HEAD.match(raw)
-        if head is None or not raw.endswith(_PLAIN_TAILS):
+        head, end = _PLAIN_HEAD.match(raw), _body_end(raw)
+        if head is None or end is None:
             return None
         try:
-            _decode_raw(raw[head.end() : _body_end(raw)])
+            _decode_raw(raw[head.end() : end])
         except _UNREADABLE:
             return None
         return head[1].decode()
@@ -161,23 +161,27 @@ class OpenAiResults:
             raise Invalid(f"a result that cannot be read: {error}") from error
 
 
-def _body_end(raw: bytes) -> int:
-    """Seen from the end of a line with a plain tail."""
-    return 1 - len(_PLAIN_TAILS[0] if raw.endswith(_PLAIN_TAILS[0]) else _PLAIN_TAILS[1])
+def _body_end(raw: bytes) -> int | None:
+    """Seen from the end of a line with a plain tail; None of another."""
+    for tail in _PLAIN_TAILS:
+        if raw.endswith(tail):
+            return 1 - len(tail)
+    return None
 
 
 def _plain_answer(raw: bytes) -> LineAnswer | None:
     """The answer in a line that is plainly a success, of which only the body is decoded; None of another."""
-    head = _PLAIN_HEAD.match(raw)
-    if head is None or not raw.endswith(_PLAIN_TAILS) or not (raw.isascii() or valid(raw) is raw):
+    head, end = _PLAIN_HEAD.match(raw), _body_end(raw)
+    if head is None or end is None or not (raw.isascii() or valid(raw) is raw):
         return None
-    body = raw[head.end() : _body_end(raw)]
+    body = raw[head.end() : end]
     try:
         said = _decode_said(body)
     except _UNREADABLE:
         return None
+    status, request_id = head.group(2, 3)
     usage, reason, text = _usage(said.usage), _finish_reason(said), _text_of(said)
-    return LineAnswer(int(head[2]), head[3].decode(), body, None, said.model, usage, reason, text)
+    return LineAnswer(int(status), request_id.decode(), body, None, said.model, usage, reason, text)
 
 
 def _read(raw: bytes) -> _Result:
@@ -239,7 +243,7 @@ def _text_of(said: _SaidBody) -> bytes | None:
         return None
     first = said.choices[0]
     text = bytes(first.text if first.message is None else first.message.content)
-    return text if text.startswith(b'"') else None
+    return text if text[:1] == b'"' else None
 
 
 def _read_odd_body(body: bytes) -> _Body:
