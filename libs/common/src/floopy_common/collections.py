@@ -129,6 +129,7 @@ COLLECTIONS: dict[str, CollectionSpec] = {
                 _index("provider_batch_id", where={"provider_batch_id": {"$type": "string"}}),
                 _index("attempts.phase", where={"attempts.phase": {"$in": ["creating", "unknown"]}}),
                 _index("sweep.next_at", where={"sweep.next_at": {"$exists": True}}),
+                _index("state", "lease.expires_at", where={"lease.deaths": {"$gte": 1}}),
                 _PENDING_OUTBOX,
             ),
         ),

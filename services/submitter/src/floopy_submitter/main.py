@@ -31,17 +31,18 @@ from floopy_common.stores.provider_models import ProviderModelStore
 from floopy_common.stores.submitting import SubmitStore
 from floopy_common.stores.summaries import SummaryStore
 from floopy_submitter.core.cutting import SegmentLimits, ShardLimits
-from floopy_submitter.core.due import DueWork
+from floopy_submitter.core.due import SUBMITTING, DueWork
 from floopy_submitter.core.input import ANTHROPIC, ShardInput
 from floopy_submitter.core.kept import KeptInputs
 from floopy_submitter.core.known_models import KnownModels, ModelTimes
 from floopy_submitter.core.orphans import OrphanKeeper, Sweeper
 from floopy_submitter.core.planner import PLANNING_STEPS, Planner
-from floopy_submitter.core.planning import Planning
+from floopy_submitter.core.planning import PLANNING, Planning
 from floopy_submitter.core.recovery import Recovery, SettleRule
 from floopy_submitter.core.refusing import Refuser
 from floopy_submitter.core.search import Search, SearchTimes
 from floopy_submitter.core.slots import Slots
+from floopy_submitter.core.solitude import Deadly, Solitude, Survivors
 from floopy_submitter.core.splitting import Splitter
 from floopy_submitter.core.stored_files import StoredFiles
 from floopy_submitter.core.submit import Submitter, SubmitTimes
@@ -84,6 +85,8 @@ _SELDOM = 5
 """Times the scan's interval, between two looks for what nothing but a crash or a rare accident leaves."""
 _AUDITS_SKIPPED = 10
 """Of a batch of which nobody has said that anything is written: who writes wakes its audit."""
+_SHORTEST_REST, _LONGEST_REST = 30.0, 3_600.0
+"""Seconds a shard is left alone after it has cost several submitters their lives."""
 _SMALL_PLANS = 16
 """Batches with small inputs that are planned side by side."""
 _LARGE_PLANS = 2
@@ -105,6 +108,7 @@ async def run(settings: Settings) -> None:
         wiring = Wiring(settings, mongo, providers, runtime.owner)
         wiring.planning()
         wiring.submitting()
+        wiring.surviving()
         wiring.recovering()
         wiring.sweeping()
         wiring.relaying(producer)
@@ -127,6 +131,8 @@ class Wiring:
         self.slots: list[Slots] = []
         self._settings = settings
         self._scan = settings.scan.interval
+        self.solitude = Solitude(self.bells.ring("alone"))
+        self._deadly: list[Deadly] = []
         self._mongo = mongo
         self._owner = owner
         self._providers = providers
@@ -179,13 +185,17 @@ class Wiring:
             hit=self._hit,
             audit_after=settings.audit.interval * _AUDITS_SKIPPED,
         )
+        small, large = self._new_slots("plan", _SMALL_PLANS), self._new_slots("plan", _LARGE_PLANS)
         planning = Planning(
             store=store,
             planner=planner,
-            small=self._new_slots("plan", _SMALL_PLANS),
-            large=self._new_slots("plan", _LARGE_PLANS),
+            small=small,
+            large=large,
+            solitude=self.solitude,
             now=self._clock.now,
         )
+        self.solitude.join(PLANNING, [small, large], self.bells.ring("plan"))
+        self._deadly.append(planning)
         self._add("plan", planning.step, spacing=_SPACING)
         self._add("tidy", store.tidy_next, _SELDOM * self._scan)
 
@@ -241,18 +251,30 @@ class Wiring:
             report=self._report,
             hit=self._hit,
         )
+        slots = self._new_slots("submit")
         due = DueWork(
             shards=self._shards,
             batches=self._batches,
             providers=self._providers,
-            slots=self._new_slots("submit"),
+            slots=slots,
             breaker=breaker,
+            solitude=self.solitude,
             submit=submitter.submit,
             defer=self._scan,
+            rest=Backoff(_SHORTEST_REST, _LONGEST_REST),
+            report=self._report,
             hit=self._hit,
         )
+        self.solitude.join(SUBMITTING, [slots], self.bells.ring("submit"))
+        self._deadly.append(due)
         self._add("submit", due.step, spacing=_SPACING)
         self._add("gauge", WaitingGauge(self._shards).step, _GAUGE_INTERVAL)
+
+    def surviving(self) -> None:
+        """After what it is to look after."""
+        survivors = Survivors(solitude=self.solitude, kinds=self._deadly)
+        self.slots.append(survivors.slots)
+        self._add("alone", survivors.step)
 
     def recovering(self) -> None:
         submit = self._settings.submit

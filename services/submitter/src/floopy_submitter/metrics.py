@@ -18,6 +18,9 @@ MODELS = Counter(
     "Times an account's models were not known: fetched from the provider, read as stored, or failed to be.",
     ["outcome"],
 )
+LEFT_ALONE = Counter(
+    "floopy_submits_quarantined_total", "Times a shard was left alone because its submitters die of it."
+)
 SUBMIT_SECONDS = Histogram(
     "floopy_submit_seconds",
     "Seconds from the claim of a shard to its recorded provider batch.",
@@ -40,6 +43,9 @@ class SubmitReport:
 
     def blocked(self, provider: str) -> None:
         BLOCKED.labels(provider).inc()
+
+    def left_alone(self) -> None:
+        LEFT_ALONE.inc()
 
     def models(self, outcome: str) -> None:
         MODELS.labels(outcome).inc()

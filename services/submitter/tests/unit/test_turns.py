@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from floopy_submitter.core.planning import Planning, in_turns
+from floopy_submitter.core.planning import PLANNING, Planning, in_turns
 from floopy_submitter.core.slots import Slots
+from floopy_submitter.core.solitude import Solitude
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,14 @@ class Planner:
 
 async def test_a_large_input_has_its_turn_whoever_has_small_ones() -> None:
     store = Store({"s": [f"s{n}" for n in range(1_000)]}, {"t": [f"t{n}" for n in range(20)], "a": ["a1"]})
+    solitude = Solitude(lambda: None)
+    solitude.join(PLANNING, [], lambda: None)
     planning = Planning(
         store=store,  # type: ignore[arg-type]
         planner=Planner(),  # type: ignore[arg-type]
         small=Slots(16, lambda: None),
         large=Slots(1, lambda: None),
+        solitude=solitude,
         now=lambda: datetime.now(UTC),
     )
 

@@ -8,9 +8,6 @@ from floopy_common.domain.shard import AttemptPhase, ShardState, WaitReason
 _AMBIGUOUS = [AttemptPhase.CREATING.value, AttemptPhase.UNKNOWN.value]
 """Phases in which a provider batch may exist that we do not know of."""
 
-RESUMABLE = [AttemptPhase.INTENT.value, AttemptPhase.PREPARED.value]
-"""Phases of an attempt that another claim goes on with: no provider batch of it can exist."""
-
 _LAST_IS_AMBIGUOUS: Document = {"$in": [{"$last": "$attempts.phase"}, _AMBIGUOUS]}
 
 _TURNS: tuple[Document, ...] = (
@@ -40,19 +37,36 @@ UNCLEAR: Document = {
 }
 """What must be looked for at the provider before anything else is done with it."""
 
+_DIED_TWICE: Document = {
+    "$or": [{"lease.deaths": {"$gte": 2}}, {"lease.deaths": {"$gte": 1}, "lease.token": {"$ne": None}}]
+}
+"""Two workers in a row have not outlived it: a claim counts the death of whoever had the token before it."""
+
+LETHAL: Document = {
+    # these two are what the index needs to see
+    "state": {"$in": [turn["state"] for turn in _TURNS]},
+    "lease.deaths": {"$gte": 1},
+    "$and": [_DIED_TWICE, SUBMITTABLE],
+}
+"""Submittable, but not beside anything else: whatever dies with it would seem to be as deadly."""
+
+LETHAL_ORDER = [("lease.expires_at", 1), ("_id", 1)]
+
+SHOWN = dict.fromkeys(("account_id", "batch_id", "plan_id", "provider", "state", "bytes"), 1)
+"""What is shown of a shard to whoever decides whether to claim it."""
+
 _OLDEST = [("queued_since", 1), ("created_at", 1), ("_id", 1)]
 LOOK_ORDER = [("search.next_at", 1), ("_id", 1)]
 
 
 def looks(criteria: Document, most: int) -> list[list[Document]]:
-    """Pipelines for the shards of each turn that meet `criteria`, in order of age."""
-    shown = dict.fromkeys(("account_id", "batch_id", "plan_id", "provider", "state", "bytes"), 1)
+    """Pipelines for the shards of each turn that meet `criteria` and may have others beside them, by age."""
     return [
         [
-            {"$match": {"$and": [turn, FREE_LEASE], **criteria}},
+            {"$match": {"$and": [turn, FREE_LEASE], "$nor": [_DIED_TWICE], **criteria}},
             {"$sort": dict(_OLDEST)},
             {"$limit": most},
-            {"$project": shown},
+            {"$project": SHOWN},
         ]
         for turn in _TURNS
     ]

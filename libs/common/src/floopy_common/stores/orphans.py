@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from floopy_common.chassis.mongo import Document, Mongo, assign, due, expire_in
 from floopy_common.domain.shard import AttemptPhase, ShardState
-from floopy_common.stores.submitting import on_attempt
+from floopy_common.stores.attempts import on_attempt
 
 _AMBIGUOUS = {"$in": [AttemptPhase.CREATING.value, AttemptPhase.UNKNOWN.value]}
 

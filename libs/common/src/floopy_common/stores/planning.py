@@ -29,6 +29,10 @@ _LOOK = 2_000
 """Waiting batches that one look goes through."""
 _VALIDATING: Document = {"status": BatchStatus.VALIDATING.value}
 _UNTIDY: Document = {"planning.month": {"$exists": True}}
+_NEW: Document = {**_VALIDATING, "lease": None}
+"""Waiting, and nobody has ever begun with it: while a batch is `validating`, no lease is given back."""
+_LEFT: Document = {**_VALIDATING, **_UNTIDY, **FREE_LEASE}
+"""Begun by somebody who died, or was stopped, before it had a plan."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +136,8 @@ class PlanningStore:
         self._owner = owner
 
     async def waiting(self, after: str, most: int, *, bound: int, large: bool) -> list[Queue]:
-        """Up to `most` batches of each organisation, from the first behind `after` and around; those whose
-        input has more than `bound` bytes if `large`, else the others.
+        """Up to `most` batches of each organisation that nobody has begun to plan, from the first behind
+        `after` and around; those whose input has more than `bound` bytes if `large`, else the others.
 
         Not of every organisation where `most` of them have any: the next look, behind the last, finds others.
         """
@@ -155,12 +159,21 @@ class PlanningStore:
         queues = [Queue(row["_id"], row["ids"]) for row in rows]
         return queues, sum(row["seen"] for row in rows) == _LOOK
 
-    async def claim(self, batch_id: str, now: datetime) -> PlanningClaim | None:
-        """Take the batch for planning; None when another worker did, or there is nothing to plan any more."""
+    async def left_behind(self) -> Document | None:
+        """The batch whose planner is gone that has waited longest for another: {org_id}; None without any."""
+        return await self.batches.collection.find_one(
+            _LEFT, {"org_id": 1}, sort=[("lease.expires_at", 1), ("_id", 1)]
+        )
+
+    async def claim(self, batch_id: str, now: datetime, *, left: bool = False) -> PlanningClaim | None:
+        """Take the batch for planning; None when another worker did, or there is nothing to plan any more.
+
+        `left`: from a planner that is gone, else only if nobody has begun with it.
+        """
         first_month = {"$ifNull": ["$planning.month", {"$literal": month_of(now)}]}
         lease = new_lease(self._owner, self.ttl)
         found = await self.batches.collection.find_and_update(
-            {"_id": batch_id, **_VALIDATING, **FREE_LEASE},
+            {"_id": batch_id, **(_LEFT if left else _NEW)},
             [claim_stage(lease, self.ttl), assign(raw={"planning.month": first_month})],
         )
         return None if found is None else PlanningClaim(self, found, lease)
@@ -211,7 +224,7 @@ def look(orgs: Document, most: int, *, bound: int, large: bool) -> list[Document
     size: Document = {"$gt": bound}
     inputs = {"input.bytes": size if large else {"$not": size}}
     return [
-        {"$match": {"org_id": orgs, **inputs, **_VALIDATING, **FREE_LEASE}},
+        {"$match": {"org_id": orgs, **inputs, **_NEW}},
         {"$sort": {"org_id": 1, "created_at": 1}},
         {"$limit": _LOOK},
         {

@@ -4,48 +4,31 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from floopy_common.chassis.lease import Lease, LiveLease, claim_stage, new_lease, release_stage, renewing
+from floopy_common.chassis.lease import (
+    Lease,
+    LiveLease,
+    claim_stage,
+    death_stage,
+    new_lease,
+    no_deaths,
+    release_stage,
+    renewing,
+)
 from floopy_common.chassis.mongo import Document, Mongo, append, assign, expire_in
 from floopy_common.domain.batch import BatchStatus
 from floopy_common.domain.errors import LeaseLost
-from floopy_common.domain.ids import new_attempt_id, new_nonce
 from floopy_common.domain.shard import AttemptPhase, ShardEnd, ShardState, WaitReason
-from floopy_common.stores.due_shards import LOOK_ORDER, RESUMABLE, SUBMITTABLE, UNCLEAR, except_for, looks
-
-
-def on_attempt(attempt_id: str, values: Mapping[str, Any], *, now: Collection[str] = ()) -> Document:
-    """A stage that changes one attempt of a shard and no other."""
-    changed: Document = {field: {"$literal": value} for field, value in values.items()}
-    changed.update(dict.fromkeys(now, "$$NOW"))
-    mine = {"$eq": ["$$this.id", {"$literal": attempt_id}]}
-    merged = {"$mergeObjects": ["$$this", changed]}
-    return {"$set": {"attempts": {"$map": {"input": "$attempts", "in": {"$cond": [mine, merged, "$$this"]}}}}}
-
-
-def intend_stage() -> Document:
-    """A stage that begins another attempt, unless the last can go on or the shard is to be split first."""
-    attempt: Document = {
-        "id": new_attempt_id(),
-        "nonce": new_nonce(),
-        "phase": AttemptPhase.INTENT.value,
-        "input_file_id": None,
-        "creating_at": None,
-        "provider_batch_id": None,
-        "looks": 0,
-        "last_look_at": None,
-        "resolution": None,
-    }
-    begun = {"$mergeObjects": [{"$literal": attempt}, {"intent_at": "$$NOW"}]}
-    others: Document = {"$ifNull": ["$attempts", []]}
-    split: Document = {"$ne": [{"$ifNull": ["$split", None]}, None]}
-    goes_on = {"$or": [split, {"$in": [{"$last": "$attempts.phase"}, RESUMABLE]}]}
-    counted = {"$add": [{"$ifNull": ["$attempt", 0]}, 1]}
-    return assign(
-        raw={
-            "attempts": {"$cond": [goes_on, others, {"$concatArrays": [others, [begun]]}]},
-            "attempt": {"$cond": [goes_on, "$attempt", counted]},
-        }
-    )
+from floopy_common.stores.attempts import intend_stage, on_attempt
+from floopy_common.stores.due_shards import (
+    LETHAL,
+    LETHAL_ORDER,
+    LOOK_ORDER,
+    SHOWN,
+    SUBMITTABLE,
+    UNCLEAR,
+    except_for,
+    looks,
+)
 
 
 class SubmitHold:
@@ -94,7 +77,7 @@ class SubmitHold:
 
     async def unfence(self) -> None:
         """The call was certainly not made: the attempt is where it was before the fence, free for anybody."""
-        await self._let_go([self._on_last(AttemptPhase.PREPARED, {})])
+        await self._outlive([self._on_last(AttemptPhase.PREPARED, {})])
 
     async def recorded(
         self, provider_batch_id: str, pending: Document, interval: float, resolution: str | None
@@ -109,6 +92,7 @@ class SubmitHold:
             append("outbox", pending),
             assign({**submitted, **untold, "poll": poll}, now=["submitted_at"]),
             assign(raw={"poll.next_at": expire_in(interval), "lease.attempt": 0}),
+            no_deaths(),
         ]
         with self._live.letting_go():
             await self._put([*stages, release_stage()])
@@ -121,7 +105,7 @@ class SubmitHold:
         """
         phase = AttemptPhase.NOT_ACCEPTED if anew else self._phase_before_fence()
         waiting_since = {"$ifNull": ["$queued_since", "$$NOW"]}
-        await self._let_go(
+        await self._outlive(
             [
                 self._on_last(phase, {"resolution": anew} if anew else {}),
                 assign(
@@ -141,7 +125,7 @@ class SubmitHold:
 
     async def end(self, changes: Document, resolution: str) -> None:
         """Certainly nothing of it is at the provider, and nothing will be: `changes` say what it ends as."""
-        await self._let_go(
+        await self._outlive(
             [
                 self._on_last(AttemptPhase.NOT_ACCEPTED, {"resolution": resolution}),
                 assign(changes, now=["ended_at"]),
@@ -159,11 +143,11 @@ class SubmitHold:
 
     async def shrink(self, changes: Document) -> None:
         """What the shard was split from it is stored elsewhere; it is to be submitted as it is now."""
-        await self._let_go([assign({**changes, "state": ShardState.PLANNED.value, "submit_at": None})])
+        await self._outlive([assign({**changes, "state": ShardState.PLANNED.value, "submit_at": None})])
 
     async def unknown(self) -> None:
         """Nobody knows whether there is a provider batch: it is looked for at once."""
-        await self._let_go(
+        await self._outlive(
             [
                 self._on_last(AttemptPhase.UNKNOWN, {}),
                 assign({"state": ShardState.SUBMIT_UNKNOWN.value, "search": None}),
@@ -172,6 +156,12 @@ class SubmitHold:
 
     async def hand_back(self, delay: float) -> None:
         """Not to be submitted, at least not in the next `delay` seconds; nothing of it is at the provider."""
+        await self._outlive(
+            [assign({"state": ShardState.PLANNED.value}, raw={"submit_at": expire_in(delay)})]
+        )
+
+    async def leave_alone(self, delay: float) -> None:
+        """Not tried now, nor in the next `delay` seconds, because it has killed who tried."""
         await self._let_go([assign({"state": ShardState.PLANNED.value}, raw={"submit_at": expire_in(delay)})])
 
     async def no_look(self, delay: float) -> None:
@@ -227,6 +217,10 @@ class SubmitHold:
             raise RuntimeError(f"{self.shard['_id']} has no attempt yet")
         return self.attempt
 
+    async def _outlive(self, stages: Sequence[Mapping[str, Any]]) -> None:
+        """Let go of a shard that was tried, which has not killed anybody."""
+        await self._let_go([*stages, no_deaths()])
+
     async def _let_go(self, stages: Sequence[Mapping[str, Any]]) -> None:
         with self._live.letting_go():
             await self._write([*stages, release_stage()])
@@ -276,14 +270,19 @@ class SubmitStore:
     async def due(
         self, most: int, *, without_accounts: Collection[str] = (), largest: int | None = None
     ) -> list[Document]:
-        """The first `most` shards to be submitted, except those of `without_accounts`, or of more than
-        `largest` bytes or of unknown size: {account_id, batch_id, plan_id, provider, state, bytes} of each.
+        """The first `most` shards to be submitted: {account_id, batch_id, plan_id, provider, state, bytes}.
+
+        Except those of `without_accounts`, of more than `largest` bytes or unknown size, and `next_lethal`'s.
         """
         sizes = {} if largest is None else {"bytes": {"$gt": 0, "$lte": largest}}
         criteria = except_for(sizes, without_accounts)
         first, *others = looks(criteria, most)
         unions = [{"$unionWith": {"coll": "shards", "pipeline": look}} for look in others]
         return await self._shards.aggregate([*first, *unions, {"$limit": most}])
+
+    async def next_lethal(self) -> Document | None:
+        """Of the shards that may be what kills their submitters, whichever was left alone longest."""
+        return await self._shards.find_one(LETHAL, SHOWN, sort=LETHAL_ORDER)
 
     async def next_unclear(self, without_accounts: Collection[str] = ()) -> Document | None:
         """The shard to be looked for next, except those of `without_accounts`."""
@@ -327,6 +326,7 @@ class SubmitStore:
         """Take the shard for submitting; None when another worker did, or there is nothing to do any more.
 
         Its newest attempt can go on: another has begun, with the claim, where the last could not.
+        `lease.deaths` and `lease.taken_over` say what became of earlier submitters.
         """
         submitting = assign({"state": ShardState.SUBMITTING.value})
         return await self._claim(shard, SUBMITTABLE, [intend_stage(), submitting])
@@ -350,7 +350,7 @@ class SubmitStore:
     async def _claim(self, shard: Document, criteria: Document, changes: list[Document]) -> Claim | None:
         lease = new_lease(self._owner, self._ttl)
         claimed = await self._shards.find_and_update(
-            {"_id": shard["_id"], **criteria}, [*changes, claim_stage(lease, self._ttl)]
+            {"_id": shard["_id"], **criteria}, [*changes, death_stage(), claim_stage(lease, self._ttl)]
         )
         return None if claimed is None else Claim(self, claimed, lease)
 

@@ -1,4 +1,8 @@
-"""Batches that wait for their plans: organisations take turns, many small ones are planned side by side."""
+"""Batches that wait for their plans: organisations take turns, many small ones are planned side by side.
+
+One that a planner has left behind is planned when no other is (`solitude.py`): what kills its planners is
+refused in the end, and nothing else with it.
+"""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -6,15 +10,24 @@ from collections.abc import Iterator, Sequence
 from floopy_submitter.core.kept import SMALL
 from floopy_submitter.core.planner import Planner
 from floopy_submitter.core.slots import Slots
-from floopy_submitter.ports import Now, PlanQueue, PlanStore
+from floopy_submitter.core.solitude import Job, Solitude
+from floopy_submitter.ports import Document, Now, PlanQueue, PlanStore
+
+PLANNING = "planning"
+"""The kind of work, to whom something is to be alone."""
 
 
 class Planning:
     """Finds batches, claims them and has them planned; small ones need not wait for large ones."""
 
-    def __init__(self, *, store: PlanStore, planner: Planner, small: Slots, large: Slots, now: Now) -> None:
+    not_beside = (PLANNING,)
+
+    def __init__(
+        self, *, store: PlanStore, planner: Planner, small: Slots, large: Slots, solitude: Solitude, now: Now
+    ) -> None:
         """`small` and `large`: for inputs up to, and of more than, `SMALL` bytes."""
         self._store = store
+        self._solitude = solitude
         self._planner = planner
         self._small = small
         self._large = large
@@ -23,6 +36,18 @@ class Planning:
 
     async def step(self) -> bool:
         """Start what waits and fits; True when another worker was quicker, so that more may wait."""
+        with self._solitude.beginning(PLANNING) as may_begin:
+            return may_begin and await self._step()
+
+    async def left_behind(self) -> Document | None:
+        """A batch whose planner is gone."""
+        return await self._store.left_behind()
+
+    async def begin_alone(self, found: Document) -> Job | None:
+        claim = await self._store.claim(found["_id"], self._now(), left=True)
+        return None if claim is None else (found["org_id"], self._planner.plan(claim))
+
+    async def _step(self) -> bool:
         small, large = await asyncio.gather(
             self._next(self._small, large=False), self._next(self._large, large=True)
         )

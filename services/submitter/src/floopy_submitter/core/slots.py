@@ -38,6 +38,11 @@ class Slots:
         return self._size - len(self._running)
 
     @property
+    def is_busy(self) -> bool:
+        """Any job is running."""
+        return bool(self._running)
+
+    @property
     def accounts(self) -> set[str]:
         """Those with a running job."""
         return set(self._running.values())

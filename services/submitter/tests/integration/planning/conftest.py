@@ -25,8 +25,9 @@ from floopy_common.stores.planning import PlanningStore
 from floopy_submitter.core.cutting import SegmentLimits, ShardLimits
 from floopy_submitter.core.kept import SMALL, KeptInputs
 from floopy_submitter.core.planner import Planner
-from floopy_submitter.core.planning import Planning
+from floopy_submitter.core.planning import PLANNING, Planning
 from floopy_submitter.core.slots import Slots
+from floopy_submitter.core.solitude import Solitude, Survivors
 from floopy_submitter.core.stored_files import StoredFiles
 from floopy_submitter.core.translation import TranslationPlanner
 from floopy_submitter.core.translator import Translators
@@ -67,27 +68,42 @@ class Bundled:
 
 
 class Steps:
-    """Plans as many batches as there are slots and waits for them; tidies up where none waits."""
+    """Plans as many batches as there are slots and waits for them, then one that was left behind; tidies up
+    where none waits.
+    """
 
     def __init__(self, store: PlanningStore, planner: Planner, slots: int) -> None:
         self._store = store
         self._slots = [Slots(slots, lambda: None), Slots(1, lambda: None)]
         small, large = self._slots
+        solitude = Solitude(lambda: None)
         self._planning = Planning(
-            store=store, planner=planner, small=small, large=large, now=SystemClock().now
+            store=store, planner=planner, small=small, large=large, solitude=solitude, now=SystemClock().now
         )
+        solitude.join(PLANNING, self._slots, lambda: None)
+        self._survivors = Survivors(solitude=solitude, kinds=[self._planning])
+
+    def planned_by(self, wrap: Callable[[Planner], Any]) -> Any:
+        """What plans from now on, around the planner."""
+        self._planning._planner = wrap(self._planning._planner)
+        return self._planning._planner
 
     async def step(self) -> bool:
         """Whether there was anything to do."""
         more = await self._planning.step()
-        started = any(slots.accounts for slots in self._slots)
+        started = any(slots.is_busy for slots in self._slots)
         for slots in self._slots:
             await slots.close(DEADLINE)
+        more = await self._survivors.step() or more
+        started = self._survivors.slots.is_busy or started
+        await self._survivors.slots.close(DEADLINE)
         return more or started or await self._store.tidy_next()
 
 
 class World:
     """Organisations with batches to plan."""
+
+    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
 
     def __init__(self, mongo: Mongo) -> None:
         self.mongo = mongo
@@ -104,10 +120,11 @@ class World:
 
     async def claim(self, owner: str = "a", ttl: float = 15.0) -> Any:
         """The claim of whichever batch is next, None where none waits."""
-        store = self.store(owner, ttl)
+        store, now = self.store(owner, ttl), SystemClock().now()
         for queue in await store.waiting("", 1, bound=SMALL, large=False):
-            return await store.claim(queue.batch_ids[0], SystemClock().now())
-        return None
+            return await store.claim(queue.batch_ids[0], now)
+        left = await store.left_behind()
+        return None if left is None else await store.claim(left["_id"], now, left=True)
 
     def planner(
         self,
@@ -196,7 +213,7 @@ class World:
 
     async def expire_lease(self, batch_id: str, attempt: int | None = None) -> None:
         """As if the lease's holder had been silent for longer than the lease lives."""
-        fields: dict[str, Any] = {"lease.expires_at": datetime(2020, 1, 1, tzinfo=UTC)}
+        fields: dict[str, Any] = {"lease.expires_at": self.long_ago}
         if attempt is not None:
             fields["lease.attempt"] = attempt
         assert await self.batches.mark(batch_id, {}, fields)

@@ -329,7 +329,7 @@ def running(mongo: Mongo, environment: dict[str, str], monkeypatch: pytest.Monke
         made = Settings()
         async with open_clients(mongo, made, Keyring(made.secret_key)) as providers:
             wiring = Wiring(made, mongo, providers, f"test-{uuid.uuid4().hex[:6]}")
-            for part in parts or ("submitting", "recovering", "sweeping"):
+            for part in parts or ("submitting", "surviving", "recovering", "sweeping"):
                 getattr(wiring, part)()
             tasks = [asyncio.create_task(loop.run(stop)) for loop in wiring.bells.loops.values()]
             try:
