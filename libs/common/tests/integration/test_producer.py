@@ -70,6 +70,17 @@ async def test_a_batch_arrives_whole_in_order_on_its_partition(
     assert [(key, value) for _, key, value in await _read(settings, 2, last)] == records
 
 
+async def test_compressed_batches_arrive_as_they_were(settings: KafkaSettings) -> None:
+    compressed = settings.model_copy(update={"compression": "zstd"})
+    await _create_topic(compressed)
+    records = [(f"k{n}".encode(), f"{n}:".encode() + b"x" * 900) for n in range(1_000)]
+
+    async with open_producer(compressed) as producer:
+        _, last = await producer.send_batch(TOPIC, 2, records)
+
+    assert [(key, value) for _, key, value in await _read(compressed, 2, last)] == records
+
+
 async def test_offsets_go_on_where_the_last_batch_ended(producer: Producer) -> None:
     assert await producer.send_batch(TOPIC, 1, [(b"a", b"1")] * 3) == (0, 2)
     assert await producer.send_batch(TOPIC, 1, [(b"b", b"2")] * 2) == (3, 4)
