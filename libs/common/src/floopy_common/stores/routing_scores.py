@@ -7,7 +7,9 @@ so that a crash between two steps loses nothing.
 
 import asyncio
 import math
+from array import array
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any, Final
 
@@ -38,7 +40,7 @@ class ScoreTally:
     """What the scored rows of one segment add to each model, summed up as they are stored."""
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[Any, ...], Document] = {}
+        self._groups: dict[tuple[Any, ...], _Scored] = {}
 
     def add(self, rows: Sequence[Document]) -> None:
         by_scope: dict[tuple[Any, ...], list[Document]] = {}
@@ -46,29 +48,34 @@ class ScoreTally:
             if row["status"] == ScoreStatus.SCORED.value:
                 by_scope.setdefault(_scope_of(row), []).append(row)
         for scope, alike in by_scope.items():
-            sums = _sum_up(alike)
-            known = self._groups.get(scope)
-            self._groups[scope] = sums if known is None else _added(known, sums)
+            self._groups.setdefault(scope, _Scored()).add(alike)
 
     def groups(self) -> list[Document]:
         """As the query of `RoutingScoreStore` has them."""
         return [
-            {"_id": dict(zip(_SCOPE, scope, strict=True)), **sums} for scope, sums in self._groups.items()
+            {
+                "_id": dict(zip(_SCOPE, scope, strict=True)),
+                "lines": len(group.qualities),
+                "quality_sum": math.fsum(group.qualities),
+                "completed_at": group.completed_at,
+                "scorer_version": group.scorer_version,
+            }
+            for scope, group in self._groups.items()
         ]
 
 
-def _sum_up(rows: Sequence[Document]) -> Document:
-    return {
-        "lines": len(rows),
-        "quality_sum": math.fsum([row["quality"] for row in rows]),
-        "completed_at": max({row["completed_at"] for row in rows}),
-        "scorer_version": max({row["scorer_version"] for row in rows}),
-    }
+class _Scored:
+    """All qualities are kept: sums of sums would differ in the last bit from what stored rows add up to."""
 
+    def __init__(self) -> None:
+        self.qualities = array("d")
+        self.completed_at = datetime.min.replace(tzinfo=UTC)
+        self.scorer_version = ""
 
-def _added(one: Document, other: Document) -> Document:
-    sums = {name: one[name] + other[name] for name in ("lines", "quality_sum")}
-    return sums | {name: max(one[name], other[name]) for name in ("completed_at", "scorer_version")}
+    def add(self, rows: Sequence[Document]) -> None:
+        self.qualities.extend([row["quality"] for row in rows])
+        self.completed_at = max(self.completed_at, *{row["completed_at"] for row in rows})
+        self.scorer_version = max(self.scorer_version, *{row["scorer_version"] for row in rows})
 
 
 class RoutingScoreStore:
