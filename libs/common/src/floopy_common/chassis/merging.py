@@ -59,9 +59,21 @@ class _Group(Generic[_Question, _Answer]):
 class Merger(Generic[_Question, _Answer]):
     """Asks together what is asked in one turn of the event loop, or while earlier calls are out."""
 
-    def __init__(self, about_all: type[Exception] = Exception) -> None:
-        """`about_all`: what a call may raise that one of its questions alone cannot be to blame for."""
+    def __init__(
+        self,
+        about_all: type[Exception] = Exception,
+        *,
+        within: float | None = None,
+        late: Callable[[str], Exception] = TimeoutError,
+    ) -> None:
+        """`about_all`: what a call may raise that one of its questions alone cannot be to blame for.
+
+        Who has no answer `within` so many seconds gets what `late` makes of a message: a call that hangs
+        must not keep those waiting who are behind it.
+        """
         self._about_all = about_all
+        self._within = within
+        self._late = late
         self._groups: dict[Hashable, _Group[_Question, _Answer]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -73,15 +85,25 @@ class Merger(Generic[_Question, _Answer]):
         `call` returns an answer to every question; an exception among them is raised to who asked, one of
         `about_all` that it raises to all. Where it raises another, nothing was sent, and each question is
         asked alone. No call carries more than `ABOUT_ONE` questions about the same `subject`; None is no
-        subject. A call goes on when somebody who waits for it is cancelled.
+        subject. A call goes on when somebody who waits for it is cancelled, or gives up.
         """
         group = self._groups.get(name)
         if group is None:
             group = self._groups[name] = _Group(call)
-        answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[_Answer] = loop.create_future()
         group.waiting.append(_Asked(question, subject, answer))
         self._wake(name, group)
-        return await answer
+        if self._within is None:
+            return await answer
+        patience = loop.call_later(self._within, self._give_up, answer)
+        try:
+            return await answer
+        finally:
+            patience.cancel()
+
+    def _give_up(self, answer: "asyncio.Future[_Answer]") -> None:
+        _tell(answer, self._late(f"no answer within {self._within:g} s"))
 
     def _wake(self, name: Hashable, group: _Group[_Question, _Answer]) -> None:
         """Send soon: whoever is about to run in this turn of the loop may still ask."""
@@ -113,8 +135,9 @@ class Merger(Generic[_Question, _Answer]):
             raise
         finally:
             group.out -= 1
+        told = Counter(map(id, answers))
         for asked, answer in zip(taken, answers, strict=True):
-            _tell(asked.answer, answer)
+            _tell(asked.answer, _own(answer) if told[id(answer)] > 1 else answer)
         # behind those who have just been answered: what they ask next goes along
         self._wake(name, group)
 
@@ -129,6 +152,17 @@ class Merger(Generic[_Question, _Answer]):
             if len(questions) == 1:
                 return [error]
             return [(await self._answers(call, [question]))[0] for question in questions]
+
+
+def _own(answer: _Answer | Exception) -> _Answer | Exception:
+    """One of its own for each who is told: an exception that is raised twice mixes up where and why."""
+    if not isinstance(answer, Exception):
+        return answer
+    # not by its constructor, which takes what is in no exception's `args`
+    own = type(answer).__new__(type(answer), *answer.args)
+    own.__dict__.update(answer.__dict__)
+    own.__cause__ = answer
+    return own
 
 
 def _tell(waiting: asyncio.Future[_Answer], answer: _Answer | Exception) -> None:

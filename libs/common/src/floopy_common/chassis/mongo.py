@@ -7,12 +7,19 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import ReplaceOne, ReturnDocument, UpdateOne, WriteConcern
-from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError, WriteError
+from pymongo.errors import (
+    BulkWriteError,
+    DuplicateKeyError,
+    NetworkTimeout,
+    OperationFailure,
+    PyMongoError,
+    WriteError,
+)
 from pymongo.read_concern import ReadConcern
 
 from floopy_common.chassis.merging import ABOUT_ONE, Find, Merger, equalities, hand_out, merge_finds, showing
@@ -69,6 +76,11 @@ class _Change:
         return UpdateOne(self.filter, [*self.update, {"$set": {_STAMPS: {"$slice": [grown, -_STAMPS_KEPT]}}}])
 
 
+class _Patience(TypedDict):
+    within: float | None
+    late: type[NetworkTimeout]
+
+
 class Collection:
     """One collection: the calls the stores need, with duplicates told apart from failures.
 
@@ -76,14 +88,16 @@ class Collection:
     updating one by its `_id`, with or without inserting it. Nobody sees a difference but in time.
     """
 
-    def __init__(self, raw: Any, spec: CollectionSpec) -> None:
+    def __init__(self, raw: Any, spec: CollectionSpec, within: float | None = None) -> None:
+        """`within`: seconds after which who waits for a merged call is told that nobody answers."""
         self._raw = raw
         self._soft = raw.with_options(write_concern=WriteConcern(w=1), read_concern=ReadConcern("local"))
         self._spec = spec
-        self._finds: Merger[Find, list[Document]] = Merger(DatabaseError)
-        self._inserts: Merger[Document, bool] = Merger(DatabaseError)
-        self._upserts: Merger[_Change, bool] = Merger(DatabaseError)
-        self._changes: Merger[_Change, Document | bool | None] = Merger(DatabaseError)
+        patience: _Patience = {"within": within, "late": NetworkTimeout}
+        self._finds: Merger[Find, list[Document]] = Merger(DatabaseError, **patience)
+        self._inserts: Merger[Document, bool] = Merger(DatabaseError, **patience)
+        self._upserts: Merger[_Change, bool] = Merger(DatabaseError, **patience)
+        self._changes: Merger[_Change, Document | bool | None] = Merger(DatabaseError, **patience)
 
     @property
     def name(self) -> str:
@@ -363,8 +377,10 @@ def _failures(error: BulkWriteError) -> dict[int, WriteError]:
 class Mongo:
     """An open connection to one database."""
 
-    def __init__(self, client: Any, database: str) -> None:
+    def __init__(self, client: Any, database: str, within: float | None = None) -> None:
+        """`within` as in `Collection`."""
         self._client = client
+        self._within = within
         options: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
         self._database = client.get_database(
             database,
@@ -378,7 +394,9 @@ class Mongo:
         """The collection declared under `name`; KeyError for an undeclared one."""
         if name not in self._collections:
             # one for all stores, whose calls are to meet
-            self._collections[name] = Collection(self._database[name], COLLECTIONS[name])
+            self._collections[name] = Collection(
+                self._database[name], COLLECTIONS[name], self._within
+            )
         return self._collections[name]
 
     async def ping(self) -> bool:
@@ -407,7 +425,8 @@ async def open_mongo(settings: MongoSettings, app_name: str) -> AsyncIterator[Mo
             raise Transient(f"MongoDB does not answer: {error}") from error
         if "setName" not in hello and hello.get("msg") != "isdbgrid":
             raise StandaloneRefused("a MongoDB replica set is required; this server is a standalone")
-        yield Mongo(client, settings.database)
+        # as long as the driver may take by itself: a try that nobody answers, and finding nobody to repeat it
+        yield Mongo(client, settings.database, 2 * settings.timeout)
     finally:
         client.close()
 
