@@ -3,7 +3,8 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -260,47 +261,6 @@ async def test_a_shard_without_a_usable_account_waits_where_everybody_sees_it(
     assert len((await world.shard(batch_id))["attempts"]) == 1
 
 
-async def test_finding_shards_reads_no_more_than_are_wanted(
-    world, make_lines, mongo, mongo_uri: str, mongo_database: str
-) -> None:
-    await world.plan(make_lines(40), await world.account(), shard_lines=1)
-    later = [assign(raw={"waiting.next_attempt_at": expire_in(60)})]
-    waiting = [assign({"state": "waiting"}), *later]
-    await mongo.collection("shards").update_many({"no": {"$lt": 20}}, waiting)
-    read = []
-    with MongoClient[dict[str, Any]](mongo_uri) as client:
-        for pipeline in looks({}, 3):
-            command = {"aggregate": "shards", "pipeline": pipeline, "cursor": {}}
-            explained = client[mongo_database].command("explain", command, verbosity="executionStats")
-            read.append(_examined(explained))
-
-    found = await SubmitStore(mongo, "test", 5).due(3)
-
-    assert [shard["_id"].rpartition(":")[2] for shard in found] == ["00020", "00021", "00022"]
-    assert read == [0, 0, 3]
-
-
-def _examined(explained: dict[str, Any]) -> int:
-    stats = explained.get("executionStats") or explained["stages"][0]["$cursor"]["executionStats"]
-    return int(stats["totalDocsExamined"])
-
-
-async def test_shards_that_wait_come_before_what_was_left_behind_before_new_ones(
-    world, make_lines, mongo
-) -> None:
-    batch_id = await world.plan(make_lines(3), await world.account(), shard_lines=1)
-    new, left, waits = await world.shards(batch_id)
-    await world.update("shards", waits["_id"], state="waiting", waiting={"reason": "rate_limited"})
-    await world.update("shards", left["_id"], state="submitting")
-
-    found = await SubmitStore(mongo, "test", 5).due(3)
-    without = await SubmitStore(mongo, "test", 5).due(3, without_accounts={new["account_id"]})
-    small = await SubmitStore(mongo, "test", 5).due(3, largest=new["bytes"] - 1)
-
-    assert [shard["_id"] for shard in found] == [waits["_id"], left["_id"], new["_id"]]
-    assert (without, small) == ([], [])
-
-
 async def test_a_failed_upload_is_repeated(world, running, make_lines, quiet, simulator) -> None:
     await simulator.fault("files.create", {"kind": "drop", "when": "after"})
     await simulator.fault("files.create", {"kind": "status", "status": 500})
@@ -326,133 +286,6 @@ async def test_an_input_that_did_not_outlive_the_wait_is_uploaded_anew(
     phases = [attempt["phase"] for attempt in (await world.shard(batch_id))["attempts"]]
     assert phases == [AttemptPhase.NOT_ACCEPTED, AttemptPhase.CREATED]
     assert len(await simulator.calls("files.create")) == 2
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"status": "validating"}, {"status": "cancelling", "ending": "cancelled"}, {"ending": "expired"}],
-    ids=["not yet planned", "cancelled", "expired"],
-)
-async def test_nothing_is_sent_for_a_batch_that_is_not_in_progress(
-    world, running, make_lines, simulator, eventually, changes
-) -> None:
-    batch_id = await world.plan(make_lines(1), await world.account())
-    await world.update("batches", batch_id, **changes)
-    other = await world.plan(make_lines(1), await world.account())
-
-    async with running():
-        await world.in_state(other, "submitted")
-        await eventually(lambda: world.deferred(batch_id), "a deferred shard")
-
-    assert (await world.shard(batch_id))["state"] == "planned"
-    assert len(await simulator.calls("files.create")) == 1
-
-
-async def test_a_late_planners_shards_are_never_submitted(world, running, make_lines, simulator) -> None:
-    batch_id = await world.plan(make_lines(1), await world.account())
-    shard = await world.shard(batch_id)
-    await world.update("shards", shard["_id"], plan_id="plan_of_a_planner_that_was_paused")
-
-    async with running():
-        await world.in_state(batch_id, "settled")
-
-    assert await simulator.calls("files.create") == []
-
-
-async def test_a_cancel_during_the_upload_stops_before_the_create(
-    world, running, make_lines, simulator, eventually
-) -> None:
-    fault = await simulator.fault("files.create", {"kind": "hold"})
-    batch_id = await world.plan(make_lines(1), await world.account())
-
-    async with running():
-        await eventually(lambda: world.holding(fault), "an upload under way")
-        await world.update("batches", batch_id, status="cancelling", ending="cancelled")
-        await simulator.release(fault)
-        await world.in_state(batch_id, "planned")
-
-    assert await simulator.calls("batches.create") == []
-
-
-async def test_few_large_shards_are_submitted_at_a_time_and_small_ones_beside_them(
-    world, running, make_lines, quiet, simulator, monkeypatch
-) -> None:
-    large = await world.plan(make_lines(60), await world.account("sk-large"), shard_lines=20)
-    small = await world.plan(make_lines(12), await world.account("sk-small"), shard_lines=4)
-    monkeypatch.setattr(due, "SMALL", max(shard["bytes"] for shard in await world.shards(small)))
-    monkeypatch.setattr(due, "MOST_LARGE", 1)
-    held = await simulator.fault("files.create", {"kind": "hold"}, times=None, key="sk-large")
-
-    async with running():
-        await world.in_state(small, "submitted")
-        calls = [call for call in await simulator.calls("files.create") if call["key"] == "sk-large"]
-        await simulator.release(held)
-        await world.repair(held)
-        await world.in_state(large, "submitted")
-
-    assert len(calls) == 1
-
-
-async def test_an_upload_for_a_batch_that_was_cancelled_meanwhile_is_noted(
-    world, running, make_lines, simulator, eventually
-) -> None:
-    fault = await simulator.fault("files.create", {"kind": "hold", "when": "after"})
-    batch_id = await world.plan(make_lines(1), await world.account())
-
-    async with running():
-        await eventually(lambda: world.holding(fault), "an upload under way")
-        await world.update("batches", batch_id, status="cancelling", ending="cancelled")
-        await simulator.release(fault)
-        (shard,) = await world.in_state(batch_id, "planned")
-
-    (attempt,) = shard["attempts"]
-    assert (attempt["phase"], attempt["input_file_id"] is None) == (AttemptPhase.PREPARED, False)
-
-
-async def test_a_batch_that_was_cancelled_during_the_create_has_its_turn(
-    world, running, make_lines, quiet, simulator, eventually
-) -> None:
-    fault = await simulator.fault("batches.create", {"kind": "hold", "when": "after"})
-    batch_id = await world.plan(make_lines(1), await world.account())
-
-    async with running():
-        await eventually(lambda: world.holding(fault), "a create under way")
-        await world.update("batches", batch_id, status="cancelling", ending="cancelled")
-        await simulator.release(fault)
-
-        async def has_its_turn() -> bool:
-            return bool((await world.batch(batch_id))["next_look_at"] < datetime(2000, 1, 1, tzinfo=UTC))
-
-        await eventually(has_its_turn, "a turn")
-        await world.summary(batch_id, {"submitted": 1})
-
-
-async def test_a_cancel_during_the_create_still_records_what_was_created(
-    world, running, make_lines, quiet, simulator, eventually
-) -> None:
-    fault = await simulator.fault("batches.create", {"kind": "hold", "when": "after"})
-    batch_id = await world.plan(make_lines(1), await world.account())
-
-    async with running():
-        await eventually(lambda: world.holding(fault), "a create under way")
-        await world.update("batches", batch_id, status="cancelling", ending="cancelled")
-        await simulator.release(fault)
-        await world.in_state(batch_id, "submitted")
-
-    await world.assert_one_kept_for_each(batch_id)
-
-
-async def test_two_submitters_share_the_work_without_doubling_any(
-    world, running, make_lines, quiet, simulator
-) -> None:
-    batch_id = await world.plan(make_lines(12), await world.account(), shard_lines=1)
-
-    async with running(), running():
-        shards = await world.in_state(batch_id, "submitted")
-
-    assert all(len(shard["attempts"]) == 1 for shard in shards)
-    assert len(await simulator.calls("batches.create")) == 12
-    await world.assert_one_kept_for_each(batch_id)
 
 
 async def test_a_stopped_process_leaves_a_create_in_mid_call_to_be_looked_for_at_once(
