@@ -12,7 +12,8 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from floopy_common.chassis import mongo as mongo_module
 from floopy_common.chassis.lease import claim_stage, held, new_lease, release_stage
-from floopy_common.chassis.mongo import FREE_LEASE, Collection, Mongo, assign, ensure_indexes, open_mongo
+from floopy_common.chassis.mongo import Collection, Mongo, ensure_indexes, open_mongo
+from floopy_common.chassis.pipelines import FREE_LEASE, assign
 from floopy_common.settings import MongoSettings
 
 

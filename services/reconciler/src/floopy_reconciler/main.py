@@ -26,7 +26,8 @@ from floopy_common.stores.blobs import BlobStore
 from floopy_common.stores.files import FileStore
 from floopy_common.stores.finishing import PlannedLines, SegmentProgressStore, TurnStore
 from floopy_common.stores.listings import ListingStore
-from floopy_common.stores.polling import EndingStore, PollStore
+from floopy_common.stores.ending import EndingStore
+from floopy_common.stores.polling import PollStore
 from floopy_common.stores.segments import SegmentInputs, SegmentStore
 from floopy_common.stores.summaries import SummaryStore
 from floopy_common.stores.sweeping import BlobSweeper, EndedStore

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from floopy_common.chassis.mongo import Collection, DatabaseError, Document, assign, expire_in
+from floopy_common.chassis.mongo import Collection, DatabaseError, Document
+from floopy_common.chassis.pipelines import assign, expire_in
 from floopy_common.domain.errors import LeaseLost
 from floopy_common.domain.ids import new_lease_token
 

@@ -3,7 +3,8 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from floopy_common.chassis.mongo import Document, assign
+from floopy_common.chassis.mongo import Document
+from floopy_common.chassis.pipelines import assign
 from floopy_common.domain.ids import new_attempt_id, new_nonce
 from floopy_common.domain.shard import AttemptPhase
 

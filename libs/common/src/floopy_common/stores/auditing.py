@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from floopy_common.chassis.mongo import Document, Mongo, assign, expire_in
+from floopy_common.chassis.mongo import Document, Mongo
+from floopy_common.chassis.pipelines import assign, expire_in
 from floopy_common.domain.auditing import Pause, Standing
 from floopy_common.domain.batch import TERMINAL, timestamp_field
 from floopy_common.domain.errors import LeaseLost

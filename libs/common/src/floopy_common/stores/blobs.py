@@ -13,7 +13,8 @@ from itertools import accumulate
 from typing import Any
 
 from floopy_common.chassis.clock import Clock, SystemClock
-from floopy_common.chassis.mongo import DatabaseError, Document, Mongo, assign
+from floopy_common.chassis.mongo import DatabaseError, Document, Mongo
+from floopy_common.chassis.pipelines import assign
 from floopy_common.domain.errors import BlobCorrupt, BlobMissing
 from floopy_common.domain.ids import new_blob_id
 from floopy_common.stores.read_ahead import READ_BATCH, Pace, QuickSeats, in_batches, pace_among

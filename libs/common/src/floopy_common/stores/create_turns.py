@@ -3,7 +3,8 @@
 import time
 from datetime import UTC, datetime
 
-from floopy_common.chassis.mongo import Collection, Document, Mongo, assign, due, expire_in
+from floopy_common.chassis.mongo import Collection, Document, Mongo
+from floopy_common.chassis.pipelines import assign, due, expire_in
 from floopy_common.domain.ids import new_lease_token
 from floopy_common.domain.shard import AttemptPhase
 

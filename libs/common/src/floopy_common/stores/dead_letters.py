@@ -5,7 +5,8 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from floopy_common.chassis.dead_letters import DeadLetter
-from floopy_common.chassis.mongo import Document, Mongo, assign
+from floopy_common.chassis.mongo import Document, Mongo
+from floopy_common.chassis.pipelines import assign
 
 _FIELDS = tuple(one.name for one in fields(DeadLetter))
 _PARKED = "parked"

@@ -2,7 +2,8 @@
 
 from collections.abc import Collection
 
-from floopy_common.chassis.mongo import FREE_LEASE, Document, due
+from floopy_common.chassis.mongo import Document
+from floopy_common.chassis.pipelines import FREE_LEASE, due
 from floopy_common.domain.shard import AttemptPhase, ShardState, WaitReason
 
 _AMBIGUOUS = [AttemptPhase.CREATING.value, AttemptPhase.UNKNOWN.value]

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 
-from floopy_common.chassis.mongo import Document, Mongo, assign, due
+from floopy_common.chassis.mongo import Document, Mongo
+from floopy_common.chassis.pipelines import assign, due
 from floopy_common.domain.batch import BatchStatus, Ending
 from floopy_common.domain.index import INPUT_ENTRY_BYTES
 from floopy_common.domain.segment import WRITTEN_STATES

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from floopy_common.chassis.lease import Lease, LiveLease, claim_stage, new_lease, release_stage, renewing
-from floopy_common.chassis.mongo import FREE_LEASE, Document, Mongo, assign, due, expire_in
+from floopy_common.chassis.mongo import Document, Mongo
+from floopy_common.chassis.pipelines import FREE_LEASE, assign, due, expire_in
 from floopy_common.domain.errors import LeaseLost
 from floopy_common.domain.shard import URGENT, ShardState
 

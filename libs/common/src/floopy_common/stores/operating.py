@@ -1,6 +1,7 @@
 """Shards that wait for a person: nobody knows what became of several tries, so no machine starts another."""
 
-from floopy_common.chassis.mongo import FREE_LEASE, Document, Mongo, assign
+from floopy_common.chassis.mongo import Document, Mongo
+from floopy_common.chassis.pipelines import FREE_LEASE, assign
 from floopy_common.domain.shard import ShardEnd, ShardState, WaitReason
 from floopy_common.stores.finishing import TurnStore
 

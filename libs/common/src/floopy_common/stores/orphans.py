@@ -3,7 +3,8 @@
 from collections.abc import Collection
 from datetime import timedelta
 
-from floopy_common.chassis.mongo import Document, Mongo, assign, due, expire_in
+from floopy_common.chassis.mongo import Document, Mongo
+from floopy_common.chassis.pipelines import assign, due, expire_in
 from floopy_common.domain.shard import AttemptPhase, ShardState
 from floopy_common.stores.attempts import on_attempt
 

@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Any
 
 from floopy_common.chassis.lease import Lease, LiveLease, claim_stage, new_lease, renewing
-from floopy_common.chassis.mongo import FREE_LEASE, Collection, Document, Mongo, assign
+from floopy_common.chassis.mongo import Collection, Document, Mongo
+from floopy_common.chassis.pipelines import FREE_LEASE, assign
 from floopy_common.domain.batch import BatchStatus
 from floopy_common.domain.errors import LeaseLost
 from floopy_common.domain.ids import new_plan_id

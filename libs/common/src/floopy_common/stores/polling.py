@@ -16,16 +16,8 @@ from floopy_common.chassis.lease import (
     release_stage,
     renewing,
 )
-from floopy_common.chassis.mongo import (
-    FREE_LEASE,
-    DatabaseError,
-    Document,
-    Mongo,
-    append,
-    assign,
-    due,
-    expire_in,
-)
+from floopy_common.chassis.mongo import DatabaseError, Document, Mongo
+from floopy_common.chassis.pipelines import FREE_LEASE, append, assign, due, expire_in
 from floopy_common.domain.errors import LeaseLost
 from floopy_common.domain.shard import (
     ADOPTED_UNPROVEN,
@@ -44,7 +36,7 @@ _LOOKABLE: Document = {"$and": [due("poll.next_at"), due("poll.claimed_until"), 
 """Due, and no look is under way: one that is asked for meanwhile comes right after it."""
 
 
-def _states(*states: ShardState) -> Document:
+def in_states(*states: ShardState) -> Document:
     return {"$in": [state.value for state in states]}
 
 
@@ -145,7 +137,7 @@ class PollStore:
 
     async def due_looks(self, limit: int, without_accounts: Collection[str] = ()) -> list[Document]:
         """Shards to be looked at now, longest due first; of `without_accounts` only the urgent ones."""
-        criteria: Document = {"state": _states(*_WITH_PROVIDER), **_LOOKABLE}
+        criteria: Document = {"state": in_states(*_WITH_PROVIDER), **_LOOKABLE}
         if not without_accounts:
             return await self._find_due(criteria, limit)
         urgent = await self._find_due({**criteria, "poll.next_at": URGENT}, limit)
@@ -161,7 +153,7 @@ class PollStore:
     async def claim_look(self, shard_id: str, seconds: float) -> Document | None:
         """Take the next look for oneself for `seconds`; None when another worker was first."""
         return await self._shards.find_and_update(
-            {"_id": shard_id, "state": _states(*_WITH_PROVIDER), **_LOOKABLE},
+            {"_id": shard_id, "state": in_states(*_WITH_PROVIDER), **_LOOKABLE},
             [assign(now=["poll.started_at"], raw={"poll.claimed_until": expire_in(seconds)})],
             durable=False,
         )
@@ -213,7 +205,7 @@ class PollStore:
         unclaimed = [] if began_at is None else [assign({"poll.started_at": began_at})]
         free = {} if began_at is None else _unclaimed(began_at)
         return await self._shards.find_and_update(
-            {**_same_look(shard), "state": _states(*_WITH_PROVIDER), **free},
+            {**_same_look(shard), "state": in_states(*_WITH_PROVIDER), **free},
             [
                 *unclaimed,
                 assign(
@@ -312,7 +304,7 @@ class PollStore:
             {
                 "_id": shard["_id"],
                 "provider_batch_id": shard["provider_batch_id"],
-                "state": _states(*_WITH_PROVIDER),
+                "state": in_states(*_WITH_PROVIDER),
                 **FREE_LEASE,
             },
             stages,
@@ -326,7 +318,7 @@ class PollStore:
             {
                 "_id": shard["_id"],
                 "provider_batch_id": shard["provider_batch_id"],
-                "state": _states(*_WITH_PROVIDER),
+                "state": in_states(*_WITH_PROVIDER),
                 **FREE_LEASE,
             },
             [assign({"state": ShardState.DOWNLOADING.value}), death_stage(), claim_stage(lease, self._ttl)],
@@ -344,89 +336,3 @@ class PollStore:
     async def insert_retry(self, shard: Document) -> bool:
         """Insert a retry shard; False when it is there already."""
         return await self._shards.insert_new(shard)
-
-
-class EndingStore:
-    """The shards of one batch while it is being wound up."""
-
-    def __init__(self, mongo: Mongo) -> None:
-        self._shards = mongo.collection("shards")
-
-    async def all_of(self, batch_id: str, plan_id: str) -> list[Document]:
-        """Every shard of the plan without its bulky fields, in order."""
-        return await self._shards.find_all(
-            {"batch_id": batch_id, "plan_id": plan_id},
-            {"ranges": 0, "archive": 0, "outbox": 0},
-            sort=[("no", 1), ("depth", 1)],
-        )
-
-    async def unsettled_segments(self, batch_id: str, plan_id: str) -> set[int]:
-        """Numbers of the segments that some shard still owes lines to."""
-        terminal = [ShardState.SETTLED.value, ShardState.REFUSED.value]
-        rows = await self._shards.find_all(
-            {"batch_id": batch_id, "plan_id": plan_id, "state": {"$nin": terminal}}, {"segments": 1}
-        )
-        return {number for row in rows for number in row["segments"]}
-
-    async def end_unsubmitted(self, batch_id: str, plan_id: str, ended: ShardEnd) -> int:
-        """Settle what no provider has seen; how many that were."""
-        return await self._shards.update_many(
-            {
-                "batch_id": batch_id,
-                "plan_id": plan_id,
-                "state": _states(ShardState.PLANNED, ShardState.WAITING),
-            },
-            [
-                assign(
-                    {"state": ShardState.SETTLED.value, "ended": ended.value, "waiting": None},
-                    now=["ended_at"],
-                )
-            ],
-        )
-
-    async def ask_cancel(self, batch_id: str, plan_id: str) -> int:
-        """Have the provider batches cancelled: the next look at each does it, and is due now.
-
-        One that may be somebody else's is left alone: only its results will say whose it is.
-        """
-        return await self._shards.update_many(
-            {
-                "batch_id": batch_id,
-                "plan_id": plan_id,
-                "state": ShardState.SUBMITTED.value,
-                "cancel_asked_at": None,
-                "attempts.resolution": {"$ne": ADOPTED_UNPROVEN},
-            },
-            [assign({"poll.next_at": URGENT}, now=["cancel_asked_at", "poll.due_at"])],
-        )
-
-    async def end_overdue(self, batch_id: str, plan_id: str, ended: ShardEnd) -> int:
-        """Settle what has not ended in its time of grace; whoever works on it loses its lease.
-
-        Only a download under way goes on: it has the provider's last word.
-        """
-        lost = {"$ne": [{"$ifNull": ["$provider_lost_at", None]}, None]}
-        final: object = ended.value
-        if ended is ShardEnd.EXPIRED:
-            final = {"$cond": [lost, ShardEnd.LOST.value, ended.value]}
-        return await self._shards.update_many(
-            {
-                "batch_id": batch_id,
-                "plan_id": plan_id,
-                "$or": [
-                    {
-                        "state": _states(
-                            ShardState.SUBMITTING,
-                            ShardState.SUBMIT_UNKNOWN,
-                            ShardState.SUBMITTED,
-                            ShardState.CANCELLING,
-                        )
-                    },
-                    {"state": ShardState.DOWNLOADING.value, **FREE_LEASE},
-                ],
-            },
-            [
-                assign({"state": ShardState.SETTLED.value}, now=["ended_at"], raw={"ended": final}),
-                release_stage(),
-            ],
-        )

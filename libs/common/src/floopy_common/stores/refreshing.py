@@ -2,7 +2,8 @@
 
 from datetime import datetime
 
-from floopy_common.chassis.mongo import Document, Mongo, assign
+from floopy_common.chassis.mongo import Document, Mongo
+from floopy_common.chassis.pipelines import assign
 from floopy_common.domain.shard import URGENT, ShardState
 
 _LOOKED_AT = [ShardState.SUBMITTED.value, ShardState.CANCELLING.value]

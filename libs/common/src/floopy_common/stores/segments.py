@@ -14,7 +14,8 @@ from floopy_common.chassis.lease import (
     release_stage,
     renewing,
 )
-from floopy_common.chassis.mongo import FREE_LEASE, Document, Mongo, Sort, assign, expire_in
+from floopy_common.chassis.mongo import Document, Mongo, Sort
+from floopy_common.chassis.pipelines import FREE_LEASE, assign, expire_in
 from floopy_common.domain.errors import LeaseLost
 from floopy_common.domain.index import INPUT_ENTRY_BYTES, InputEntry, unpack_input
 from floopy_common.domain.segment import SegmentState

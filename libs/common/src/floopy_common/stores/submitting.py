@@ -14,7 +14,8 @@ from floopy_common.chassis.lease import (
     release_stage,
     renewing,
 )
-from floopy_common.chassis.mongo import Document, Mongo, append, assign, expire_in
+from floopy_common.chassis.mongo import Document, Mongo
+from floopy_common.chassis.pipelines import append, assign, expire_in
 from floopy_common.domain.batch import BatchStatus
 from floopy_common.domain.errors import LeaseLost
 from floopy_common.domain.shard import AttemptPhase, ShardEnd, ShardState, WaitReason

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from floopy_common.chassis.clock import Clock, SystemClock
-from floopy_common.chassis.mongo import Document, Mongo, assign
+from floopy_common.chassis.mongo import Document, Mongo
+from floopy_common.chassis.pipelines import assign
 from floopy_common.domain.batch import TERMINAL
 from floopy_common.stores.blobs import BlobState, BlobStore, chunks_of
 from floopy_common.stores.files import STANDING, FileStore

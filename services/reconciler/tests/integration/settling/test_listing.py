@@ -12,7 +12,8 @@ from floopy_providers.claude import NONCE, elements_of, in_pieces
 from pydantic import SecretStr
 
 from floopy.simulation import OwnSimulator
-from floopy_common.chassis.mongo import Mongo, assign, expire_in
+from floopy_common.chassis.mongo import Mongo
+from floopy_common.chassis.pipelines import assign, expire_in
 from floopy_common.chassis.secrets import Keyring
 from floopy_common.domain.errors import LeaseLost
 from floopy_common.domain.shard import URGENT
@@ -21,7 +22,8 @@ from floopy_common.providers.port import AttemptInput, CreateRequest
 from floopy_common.settings import AnthropicSettings, ProviderSettings, ProvidersSettings, Settings
 from floopy_common.stores.accounts import AccountStore
 from floopy_common.stores.listings import ListingStore
-from floopy_common.stores.polling import EndingStore, PollStore
+from floopy_common.stores.ending import EndingStore
+from floopy_common.stores.polling import PollStore
 from floopy_common.stores.refreshing import RefreshStore
 from floopy_reconciler.core import listing
 from floopy_reconciler.core.listing import Lister

@@ -12,7 +12,7 @@ from floopy_common.chassis.mongo import Mongo
 from floopy_common.domain.ids import line_id, new_batch_id
 from floopy_common.providers.port import ProviderError
 from floopy_common.stores.blobs import BlobStore
-from floopy_common.stores.polling import EndingStore
+from floopy_common.stores.ending import EndingStore
 from floopy_common.stores.sweeping import BlobSweeper, EndedStore
 from floopy_reconciler.core.cleanup import Cleanup, CleanupTimes
 from floopy_reconciler.core.sweep import Sweeper, SweepTimes

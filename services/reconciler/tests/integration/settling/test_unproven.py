@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from floopy_common.chassis.mongo import Mongo
-from floopy_common.stores.polling import EndingStore
+from floopy_common.stores.ending import EndingStore
 
 
 async def test_nothing_is_cancelled_that_may_be_somebody_elses(

@@ -13,7 +13,7 @@ from floopy_common.domain.ids import output_file_id
 from floopy_common.stores.batches import BatchStore
 from floopy_common.stores.files import FileStore
 from floopy_common.stores.finishing import SegmentProgressStore, TurnStore
-from floopy_common.stores.polling import EndingStore
+from floopy_common.stores.ending import EndingStore
 from floopy_common.stores.summaries import SummaryStore
 from floopy_reconciler.core.agenda import Agenda
 from floopy_reconciler.core.finalise import Finaliser

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 from pymongo import MongoClient
 
-from floopy_common.chassis.mongo import assign, expire_in
+from floopy_common.chassis.pipelines import assign, expire_in
 from floopy_common.domain.shard import AttemptPhase, WaitReason
 from floopy_common.stores.due_shards import looks
 from floopy_common.stores.submitting import SubmitStore
