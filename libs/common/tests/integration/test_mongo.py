@@ -13,8 +13,8 @@ from typing_extensions import override
 from floopy_common.chassis import lease as lease_module
 from floopy_common.chassis.lease import LiveLease, claim_stage, held, new_lease, release_stage, renewing
 from floopy_common.chassis.mongo import Mongo, ensure_indexes, open_mongo
-from floopy_common.chassis.pipelines import FREE_LEASE, append, assign, due, expire_in
 from floopy_common.chassis.outbox import OutboxRelay, entry
+from floopy_common.chassis.pipelines import FREE_LEASE, append, assign, due, expire_in
 from floopy_common.collections import COLLECTIONS
 from floopy_common.domain.batch import BatchStatus
 from floopy_common.domain.errors import IllegalTransition, LeaseLost

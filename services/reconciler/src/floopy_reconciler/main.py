@@ -23,10 +23,10 @@ from floopy_common.settings import KafkaSettings, Settings
 from floopy_common.stores.auditing import AuditStore
 from floopy_common.stores.batches import BatchStore
 from floopy_common.stores.blobs import BlobStore
+from floopy_common.stores.ending import EndingStore
 from floopy_common.stores.files import FileStore
 from floopy_common.stores.finishing import PlannedLines, SegmentProgressStore, TurnStore
 from floopy_common.stores.listings import ListingStore
-from floopy_common.stores.ending import EndingStore
 from floopy_common.stores.polling import PollStore
 from floopy_common.stores.segments import SegmentInputs, SegmentStore
 from floopy_common.stores.summaries import SummaryStore

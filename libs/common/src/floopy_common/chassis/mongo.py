@@ -394,9 +394,7 @@ class Mongo:
         """The collection declared under `name`; KeyError for an undeclared one."""
         if name not in self._collections:
             # one for all stores, whose calls are to meet
-            self._collections[name] = Collection(
-                self._database[name], COLLECTIONS[name], self._within
-            )
+            self._collections[name] = Collection(self._database[name], COLLECTIONS[name], self._within)
         return self._collections[name]
 
     async def ping(self) -> bool:

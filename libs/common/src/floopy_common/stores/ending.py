@@ -1,4 +1,4 @@
-"""The shards of a batch that is being wound up: what has not ended is settled, or cancelled at its provider."""
+"""The shards of a batch that is wound up: what has not ended is settled, or cancelled at its provider."""
 
 from floopy_common.chassis.lease import release_stage
 from floopy_common.chassis.mongo import Document, Mongo

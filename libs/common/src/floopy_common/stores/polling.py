@@ -20,7 +20,6 @@ from floopy_common.chassis.mongo import DatabaseError, Document, Mongo
 from floopy_common.chassis.pipelines import FREE_LEASE, append, assign, due, expire_in
 from floopy_common.domain.errors import LeaseLost
 from floopy_common.domain.shard import (
-    ADOPTED_UNPROVEN,
     URGENT,
     AttemptPhase,
     ShardEnd,

@@ -21,8 +21,8 @@ from floopy_common.providers.clients import Clients, open_clients
 from floopy_common.providers.port import AttemptInput, CreateRequest
 from floopy_common.settings import AnthropicSettings, ProviderSettings, ProvidersSettings, Settings
 from floopy_common.stores.accounts import AccountStore
-from floopy_common.stores.listings import ListingStore
 from floopy_common.stores.ending import EndingStore
+from floopy_common.stores.listings import ListingStore
 from floopy_common.stores.polling import PollStore
 from floopy_common.stores.refreshing import RefreshStore
 from floopy_reconciler.core import listing

@@ -11,9 +11,9 @@ import pytest
 from floopy_common.chassis.mongo import Mongo
 from floopy_common.domain.ids import output_file_id
 from floopy_common.stores.batches import BatchStore
+from floopy_common.stores.ending import EndingStore
 from floopy_common.stores.files import FileStore
 from floopy_common.stores.finishing import SegmentProgressStore, TurnStore
-from floopy_common.stores.ending import EndingStore
 from floopy_common.stores.summaries import SummaryStore
 from floopy_reconciler.core.agenda import Agenda
 from floopy_reconciler.core.finalise import Finaliser

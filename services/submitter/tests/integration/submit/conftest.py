@@ -28,8 +28,8 @@ from floopy_common.providers.openai.request import upstream_length
 from floopy_common.settings import Settings
 from floopy_common.stores.accounts import AccountStore
 from floopy_common.stores.blobs import BlobStore
-from floopy_common.stores.orphans import OrphanStore
 from floopy_common.stores.ending import EndingStore
+from floopy_common.stores.orphans import OrphanStore
 from floopy_common.stores.polling import PollStore
 
 SECRET = "a secret for tests that nobody needs to guess"

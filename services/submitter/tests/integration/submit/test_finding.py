@@ -1,19 +1,10 @@
 """Which shards are submitted next: found by one look, large ones a few at a time, and each by one worker."""
 
-import hashlib
-import itertools
-import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
-from prometheus_client import REGISTRY
 from pymongo import MongoClient
 
 from floopy_common.chassis.pipelines import assign, expire_in
-from floopy_common.domain.shard import AttemptPhase, WaitReason
 from floopy_common.stores.due_shards import looks
 from floopy_common.stores.submitting import SubmitStore
 from floopy_submitter.core import due

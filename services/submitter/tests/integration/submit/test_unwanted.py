@@ -1,22 +1,13 @@
 """A shard that its batch does not want, or not any more, costs nothing that can still be saved."""
 
-import hashlib
-import itertools
-import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from prometheus_client import REGISTRY
-from pymongo import MongoClient
 
-from floopy_common.chassis.pipelines import assign, expire_in
-from floopy_common.domain.shard import AttemptPhase, WaitReason
-from floopy_common.stores.due_shards import looks
-from floopy_common.stores.submitting import SubmitStore
-from floopy_submitter.core import due
+from floopy_common.domain.shard import AttemptPhase
 
 
 @pytest.mark.parametrize(
