@@ -14,7 +14,7 @@ _LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0)
 LOOP_LAG = Histogram(
     "floopy_loop_lag_seconds", "How late the event loop ran a timer that was due.", buckets=_LAG_BUCKETS
 )
-_LAG_INTERVAL = 0.1
+_LAG_INTERVAL = 0.05
 _CHECK_TIMEOUT = 5.0
 
 
