@@ -24,8 +24,8 @@ Record = tuple[bytes, bytes]
 
 _HEADERS = [("content-type", CONTENT_TYPE.encode())]
 _BATCH_BYTES = 512 * 1024
-"""Measured: a request takes some five turns of the event loop, each of which may wait for other work, so half of
-this costs a tenth of what one process settles; twice as much gains nothing."""
+"""Measured: a request takes some five turns of the event loop, and each may wait for other work. Half of this
+costs a tenth of what one process settles; twice as much gains nothing."""
 _RECORD_OVERHEAD = 256
 """More than what framing, headers and the batch's own header add to key and value."""
 _CLOSE_TIMEOUT = 5.0
