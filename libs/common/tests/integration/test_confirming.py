@@ -60,15 +60,11 @@ def confirming(
     async def before_receipts(runs: Sequence[SegmentRun]) -> None:
         rolled_up.extend((run.batch_id, run.segment.no) for run in runs)
 
-    return Confirming(
-        mongo,
-        Sink.LOGGING,
-        "requests",
-        park=parking,
-        hit=lambda _: None,
-        before_receipts=before_receipts,
-        after_receipts=after_receipts,
-    )
+    return logging_sink(mongo, parking, before_receipts=before_receipts, after_receipts=after_receipts)
+
+
+def logging_sink(mongo: Mongo, parking: Parking, **hooks: Any) -> Confirming:
+    return Confirming(mongo, Sink.LOGGING, "requests", park=parking, hit=lambda _: None, **hooks)
 
 
 def row(line: LineCompleted) -> Document:
@@ -559,15 +555,7 @@ async def test_a_tally_is_shown_where_it_has_every_row_of_its_segment(
             shown[run.key] = None if run.tally is None else run.tally.ids
 
     def sink() -> Confirming:
-        return Confirming(
-            mongo,
-            Sink.LOGGING,
-            "requests",
-            park=parking,
-            hit=lambda _: None,
-            before_receipts=before_receipts,
-            tally=Counted,
-        )
+        return logging_sink(mongo, parking, before_receipts=before_receipts, tally=Counted)
 
     whole, refused, begun = (make_segment("batch_1", 20, no=no, segments=3) for no in range(3))
     await refuse(refused[6].custom_id)

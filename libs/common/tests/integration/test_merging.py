@@ -12,7 +12,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from floopy_common.chassis import mongo as mongo_module
 from floopy_common.chassis.lease import claim_stage, held, new_lease, release_stage
-from floopy_common.chassis.mongo import Collection, Mongo, ensure_indexes, open_mongo
+from floopy_common.chassis.mongo import Collection, Document, Mongo, ensure_indexes, open_mongo
 from floopy_common.chassis.pipelines import FREE_LEASE, assign
 from floopy_common.settings import MongoSettings
 
@@ -277,9 +277,15 @@ async def test_a_write_that_fails_is_raised_to_its_caller_alone(mongo: Mongo) ->
 async def test_a_caller_who_gives_up_takes_nothing_from_the_others(segments: Collection) -> None:
     await segments.insert_many([segment("a", no) for no in (1, 2)])
 
-    first = asyncio.create_task(segments.find_one({"_id": "a:1"}))
-    second = asyncio.create_task(segments.find_one({"_id": "a:2"}))
-    await asyncio.sleep(0)
+    asked = asyncio.Event()
+
+    async def ask(name: str) -> Document | None:
+        asked.set()
+        return await segments.find_one({"_id": name})
+
+    second = asyncio.create_task(ask("a:2"))
+    first = asyncio.create_task(ask("a:1"))
+    await asked.wait()
     first.cancel()
 
     found = await second

@@ -44,7 +44,7 @@ def places() -> Any:
 async def test_behind_a_small_delivery_nothing_is_fetched_until_its_time_is_up(places: Any) -> None:
     gathering = Gathering(spacing=0.05)
 
-    gathering.begun(places, 25)
+    gathering.begun(places, 25, lambda: True)
     gathering.ended()
     assert places.paused() == {PLACE}
 
@@ -54,7 +54,7 @@ async def test_behind_a_small_delivery_nothing_is_fetched_until_its_time_is_up(p
 
 async def test_nor_before_it_is_done(places: Any) -> None:
     gathering = Gathering(spacing=0)
-    gathering.begun(places, 25)
+    gathering.begun(places, 25, lambda: True)
     turns = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_later(0.01, turns.set_result, None)
     await turns
@@ -67,7 +67,7 @@ async def test_nor_before_it_is_done(places: Any) -> None:
 async def test_behind_a_large_delivery_the_next_is_fetched_at_once(places: Any) -> None:
     gathering = Gathering(spacing=3600)
 
-    gathering.begun(places, 500)
+    gathering.begun(places, 500, lambda: True)
 
     assert places.paused() == set()
     gathering.ended()
@@ -75,7 +75,7 @@ async def test_behind_a_large_delivery_the_next_is_fetched_at_once(places: Any) 
 
 async def test_a_partition_that_was_taken_away_meanwhile_is_left_alone(places: Any) -> None:
     gathering = Gathering(spacing=0)
-    gathering.begun(places, 1)
+    gathering.begun(places, 1, lambda: True)
     places.held = {OTHER}
     gathering.ended()
 
@@ -85,7 +85,7 @@ async def test_a_partition_that_was_taken_away_meanwhile_is_left_alone(places: A
 
 async def test_a_connection_that_has_ended_is_not_called_any_more(places: Any) -> None:
     gathering = Gathering(spacing=0)
-    gathering.begun(places, 1)
+    gathering.begun(places, 1, lambda: True)
 
     gathering.forget()
     gathering.ended()
@@ -110,7 +110,7 @@ async def test_deliveries_that_follow_one_another_wait_longer_until_it_is_quiet_
 
     for quiet in (0.1, 0.1, 0.1, 5.0, 0.1):
         now += quiet
-        gathering.begun(places, 25)
+        gathering.begun(places, 25, lambda: True)
         gathering.ended()
         gathering._due()
     gathering.forget()
@@ -121,7 +121,7 @@ async def test_deliveries_that_follow_one_another_wait_longer_until_it_is_quiet_
 async def test_while_the_broker_has_more_nothing_is_waited_for(places: Any) -> None:
     gathering = Gathering(spacing=60)
 
-    gathering.begun(places, 25, is_all=False)
+    gathering.begun(places, 25, lambda: False)
     gathering.ended()
 
     assert places.paused() == set()

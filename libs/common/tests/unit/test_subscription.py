@@ -36,8 +36,6 @@ def test_every_subscriber_commits_after_its_handler_and_reads_from_the_start() -
         assert subscriber._connection_args["enable_auto_commit"] is False
         assert subscriber._connection_args["auto_offset_reset"] == "earliest"
         assert subscriber._no_reply
-        assert subscriber.max_records == 2_000
-        assert 20 <= subscriber.batch_timeout_ms <= 50
         assert broker.config.allow_auto_create_topics is False
         assert broker.config.logger.params_storage.get_logger(context=broker.context) is not None
         groups.add(subscriber.group_id)

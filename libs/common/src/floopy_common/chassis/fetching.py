@@ -10,9 +10,9 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from floopy_common.chassis.dead_letters import Record
 
-MAX_RECORDS: Final = 2_000
+_MAX_RECORDS: Final = 2_000
 """Fewer deliveries cost fewer round trips; larger ones memory."""
-POLL_MS: Final = 30
+_POLL_MS: Final = 30
 """An empty poll is followed by a pause of the same length; shorter ones only cost processor time."""
 _SLICE: Final = 200
 """Records unpacked before other tasks may run: the client makes an object of each, some 2.5 us."""
@@ -23,16 +23,16 @@ _FEW: Final = 1_000
 async def take_fetched(
     consumer: AIOKafkaConsumer, topic: str, begun: Callable[[], None]
 ) -> tuple[Record, ...]:
-    """At most `MAX_RECORDS` of the topic, each partition's in order; none, after a pause, when nothing came.
+    """At most `_MAX_RECORDS` of the topic, each partition's in order; none, after a pause, when nothing came.
 
     `begun` is called once the position is beyond something. A few records are waited after while the broker
     has more of their partitions; where it has none they are handed out in the very turn they were found, so
     that whoever takes them can pause the client before it asks for more.
     """
     records: list[Record] = []
-    patience = POLL_MS
-    while len(records) < MAX_RECORDS:
-        wanted = min(_SLICE, MAX_RECORDS - len(records))
+    patience = _POLL_MS
+    while len(records) < _MAX_RECORDS:
+        wanted = min(_SLICE, _MAX_RECORDS - len(records))
         try:
             slice_ = list(chain(*(await consumer.getmany(timeout_ms=patience, max_records=wanted)).values()))
         except (KafkaError, ConsumerStoppedError):
@@ -53,9 +53,9 @@ async def take_fetched(
         ):
             break
         else:
-            patience = POLL_MS
+            patience = _POLL_MS
     if not records:
-        await asyncio.sleep(POLL_MS / 1000)
+        await asyncio.sleep(_POLL_MS / 1000)
     return tuple(records)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Callable
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer
@@ -31,11 +32,11 @@ class Gathering:
         self._timer: asyncio.TimerHandle | None = None
         self._in_hand = False
 
-    def begun(self, consumer: AIOKafkaConsumer, records: int, *, is_all: bool = True) -> None:
-        """A delivery has just come; `is_all`: the broker had no more of its partitions a moment ago."""
+    def begun(self, consumer: AIOKafkaConsumer, records: int, is_all: Callable[[], bool]) -> None:
+        """A delivery has just come. `is_all`: whether the broker had no more of its partitions just now."""
         self.forget()
         self._in_hand = True
-        if records < _SMALL and is_all:
+        if records < _SMALL and is_all():
             # before the client asks for more: what it fetched early would keep out all that comes after it
             self._consumer = consumer
             consumer.pause(*consumer.assignment())

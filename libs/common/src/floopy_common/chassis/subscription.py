@@ -21,7 +21,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from typing_extensions import override
 
 from floopy_common.chassis.dead_letters import Record
-from floopy_common.chassis.fetching import MAX_RECORDS, POLL_MS, is_all, take_fetched
+from floopy_common.chassis.fetching import is_all, take_fetched
 from floopy_common.chassis.gathering import Gathering
 from floopy_common.domain.errors import FloopyError
 from floopy_common.settings import KafkaSettings
@@ -126,8 +126,6 @@ class Subscription:
             no_reply=True,
             auto_offset_reset="earliest",
             batch=True,
-            max_records=MAX_RECORDS,
-            batch_timeout_ms=POLL_MS,
             session_timeout_ms=int(self._settings.session_timeout * 1000),
             heartbeat_interval_ms=int(self._settings.session_timeout * 1000 / 3),
             max_partition_fetch_bytes=self._settings.max_message_bytes + _FRAMING,
@@ -136,8 +134,8 @@ class Subscription:
         async def parse(records: Records) -> KafkaAckableMessage:
             # FastStream's own parser decodes headers, and skips for good what it cannot decode
             consumer = subscriber.consumer
-            self._gathering.begun(consumer, len(records), is_all=is_all(consumer, self._full, records))
-            return _Delivery(self._done, raw_message=records, body=b"", consumer=subscriber.consumer)
+            self._gathering.begun(consumer, len(records), lambda: is_all(consumer, self._full, records))
+            return _Delivery(self._done, raw_message=records, body=b"", consumer=consumer)
 
         async def decode(message: KafkaAckableMessage) -> Records:
             return cast("Records", message.raw_message)

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from floopy_common.events.envelope import DATA_VERSION, SPEC_VERSION, encode, rfc3339
+from floopy_common.events.envelope import DATA_VERSION, SPEC_VERSION, encode
 
 LINE_SCORED: Final = "batch.line.scored"
 ROUTING_SCORE_UPDATED: Final = "routing.score.updated"
@@ -113,23 +113,6 @@ class _ScoredData(msgspec.Struct, frozen=True, gc=False):
     completed_at: datetime
 
 
-class _ScoredEvent(msgspec.Struct, frozen=True, gc=False):
-    """The envelope around it, its fields in the order `envelope.encode` has them in."""
-
-    specversion: str
-    id: str
-    type: str
-    source: str
-    subject: str
-    time: str
-    datacontenttype: str
-    dataversion: int
-    data: _ScoredData
-
-
-_encode = msgspec.json.Encoder().encode
-
-
 def scored_event(row: Mapping[str, Any]) -> bytes:
     """The event of a stored score row; a pure function of the row, so repeats are equal bytes.
 
@@ -152,18 +135,14 @@ def scored_event(row: Mapping[str, Any]) -> bytes:
         row["checks"],
         completed_at,
     )
-    event = _ScoredEvent(
-        SPEC_VERSION,
-        f"{line_id}:scored:{version}",
-        LINE_SCORED,
-        SOURCE,
-        line_id,
-        rfc3339(completed_at),
-        "application/json",
-        DATA_VERSION,
-        data,
+    return encode(
+        id=f"{line_id}:scored:{version}",
+        type=LINE_SCORED,
+        source=SOURCE,
+        subject=line_id,
+        time=completed_at,
+        data=data,
     )
-    return _encode(event)
 
 
 def routing_event(score: RoutingScore) -> tuple[str, str, bytes]:

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -14,7 +16,10 @@ from floopy_common.domain.segment import SegmentState, partition_of
 from floopy_common.events.lines import decode_line
 from floopy_common.settings import KafkaSettings
 from floopy_common.stores.segments import SegmentStore
+from floopy_reconciler.core.materials import Materials
+from floopy_reconciler.core.parts import NewPart
 from floopy_reconciler.core.ready import ReadySegments
+from floopy_reconciler.core.render import Piece, Renderer
 from floopy_reconciler.core.rendering import Backlog, Room
 
 FAILPOINTS = [
@@ -136,6 +141,72 @@ async def test_events_too_many_to_keep_are_rendered_once_more(
     batch = await delivery.plan(lines=20, segment_lines=20)
     (segment,) = await delivery.until(delivery.worker(), batch, "emitted")
     await check_events(delivery, batch, segment)
+
+
+async def test_large_segments_render_one_at_a_time(delivery: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that take turns would both be ready to be sent, and to be read, at the same time."""
+    turns: list[int] = []
+    read, all_read = 0, asyncio.Event()
+
+    @asynccontextmanager
+    async def counted(materials: Materials, *arguments: Any) -> AsyncIterator[Any]:
+        nonlocal read
+        async with opened(materials, *arguments) as material:
+            read += 1
+            if read == 3:
+                all_read.set()
+            yield material
+
+    async def write(part: NewPart, pieces: Sequence[bytes]) -> None:
+        await all_read.wait()
+        await written(part, pieces)
+
+    def pieces(renderer: Renderer) -> Iterator[Piece]:
+        for piece in whole(renderer):
+            turns.append(renderer._facts.segment.no)
+            yield piece
+
+    opened, written, whole = Materials.opened, NewPart.write, Renderer.pieces
+    monkeypatch.setattr(Materials, "opened", counted)
+    monkeypatch.setattr(NewPart, "write", write)
+    monkeypatch.setattr(Renderer, "pieces", pieces)
+    batch = await delivery.plan(lines=900, segment_lines=300)
+
+    await delivery.until(delivery.worker(concurrency=3), batch, "emitted")
+
+    assert sorted(turns) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert [no for no, _ in groupby(turns)] == sorted(set(turns), key=turns.index)
+
+
+@pytest.mark.parametrize(("room", "sent_while_held"), [(10**6, False), (1_000, True)])
+async def test_stored_bytes_are_let_go_before_events_are_sent(
+    delivery: Any, monkeypatch: pytest.MonkeyPatch, room: int, sent_while_held: bool
+) -> None:
+    """Unless events that had no room are to be rendered once more."""
+    monkeypatch.setattr("floopy_reconciler.core.segments._KEPT_BYTES", room)
+    held, seen = 0, set()
+    opened = Materials.opened
+
+    @asynccontextmanager
+    async def counted(materials: Materials, *arguments: Any) -> AsyncIterator[Any]:
+        nonlocal held
+        async with opened(materials, *arguments) as material:
+            held += 1
+            try:
+                yield material
+            finally:
+                held -= 1
+
+    def hit(name: str) -> None:
+        if name == "segment.after_send":
+            seen.add(held > 0)
+
+    monkeypatch.setattr(Materials, "opened", counted)
+    batch = await delivery.plan(lines=20, segment_lines=20)
+
+    await delivery.until(delivery.worker(hit=hit), batch, "emitted")
+
+    assert seen == {sent_while_held}
 
 
 async def test_what_no_longer_renders_to_its_stored_bytes_is_not_emitted(
