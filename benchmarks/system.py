@@ -42,6 +42,12 @@ class System:
     usage: dict[str, Usage] = field(default_factory=dict)
 
     def processes(self) -> dict[str, int]:
+        """Raises RuntimeError when one has died: what is measured then is a restart."""
+        said = (self.data_dir / "up.log").read_text().splitlines()
+        deaths = [line for line in said if " and is started again; see " in line]
+        logs = [Path(line.rpartition("; see ")[2]).read_text()[-3000:] for line in deaths]
+        if deaths:
+            raise RuntimeError("\n".join([*deaths, *logs]))
         return pids_of(self.data_dir)
 
     def metrics_ports(self) -> dict[str, int]:

@@ -94,6 +94,13 @@ class Stack:
         self._process = None
         return code
 
+    def check_nobody_crashed(self) -> None:
+        """Tests kill; a process that ended of itself is started again, so that nobody else would see it."""
+        said = (self.data_dir / "up.log").read_text().splitlines()
+        crashes = [line for line in said if " ended with exit code " in line]
+        logs = [Path(line.rpartition("; see ")[2]).read_text()[-3000:] for line in crashes]
+        assert not crashes, "\n".join([*crashes, *logs])
+
     def processes(self) -> dict[str, int]:
         """Name and pid of every process of the system."""
         rows = json.loads((self.data_dir / "processes.json").read_text())
@@ -278,3 +285,4 @@ async def running_stack(
         yield stack
     finally:
         await stack.stop()
+    stack.check_nobody_crashed()

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from floopy_common.chassis.loop import Loop
 
 
@@ -56,6 +58,41 @@ async def test_a_failing_step_does_not_end_the_loop() -> None:
         await Loop("faulty", step, interval=0.01).run(stop)
 
     assert calls == 2
+
+
+async def test_a_step_that_a_library_cut_off_does_not_end_the_loop() -> None:
+    stop = asyncio.Event()
+    calls = 0
+
+    async def step() -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            dropped: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            dropped.cancel()
+            return await dropped
+        stop.set()
+        return False
+
+    async with asyncio.timeout(5):
+        await Loop("cut off", step, interval=0.01).run(stop)
+
+    assert calls == 2
+
+
+async def test_a_loop_that_is_cancelled_ends() -> None:
+    begun = asyncio.Event()
+
+    async def step() -> bool:
+        begun.set()
+        return await asyncio.get_running_loop().create_future()
+
+    async with asyncio.timeout(5):
+        running = asyncio.create_task(Loop("cancelled", step, interval=0.01).run(asyncio.Event()))
+        await begun.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
 
 
 async def test_wakes_in_quick_succession_are_for_one_step() -> None:

@@ -1,14 +1,16 @@
 """How subscribers are declared, and where an idle consumer belongs."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from aiokafka import TopicPartition
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import IllegalStateError, KafkaError
 from faststream import AckPolicy
 
 from floopy_common.chassis.consumer import Consumer
-from floopy_common.chassis.subscription import _Delivery, _Positions, _target, group_id
+from floopy_common.chassis.subscription import Subscription, _Delivery, _Positions, _target, group_id
 from floopy_common.settings import KafkaSettings
 
 PLACE = TopicPartition("t", 0)
@@ -143,3 +145,45 @@ def test_a_log_lost_twice_is_noticed_twice() -> None:
     assert looks.look(20, 0)
     assert not looks.look(20, 20, batches=2)
     assert looks.look(20, 0, batches=2)
+
+
+class _Client:
+    """Stands where FastStream's broker is: its starts end one after the other as it is told."""
+
+    def __init__(
+        self, stop: asyncio.Event, *failures: BaseException, closing: Exception | None = None
+    ) -> None:
+        self._failures = list(failures)
+        self._stop = stop
+        self._closing = closing
+
+    async def start(self) -> None:
+        if not self._failures:
+            self._stop.set()
+            return
+        raise self._failures.pop(0)
+
+    async def stop(self) -> None:
+        closing, self._closing = self._closing, None
+        if closing is not None:
+            raise closing
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [AttributeError("'NoneType' object"), asyncio.CancelledError(), KafkaError(), OSError()],
+    ids=repr,
+)
+@pytest.mark.parametrize("closing", [None, RuntimeError("closed already")], ids=repr)
+async def test_whatever_the_client_trips_over_it_is_connected_again(
+    failure: BaseException, closing: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = asyncio.Event()
+    subscription = Subscription(KafkaSettings(), "floopy-x", "batch.created", _nothing)
+    client = _Client(stop, failure, closing=closing)
+    monkeypatch.setattr(subscription, "declare", lambda: (client, SimpleNamespace(consumer=None)))
+
+    async with asyncio.timeout(5):
+        await subscription.run(stop)
+
+    assert not subscription.ready

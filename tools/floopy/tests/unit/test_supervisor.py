@@ -19,6 +19,7 @@ class Told:
 
     def __init__(self) -> None:
         self.history: list[list[ProcessRecord]] = []
+        self.deaths: list[str] = []
 
     def __call__(self, running: Sequence[ProcessRecord]) -> None:
         self.history.append(list(running))
@@ -38,7 +39,7 @@ def told() -> Told:
 
 @pytest.fixture
 async def supervisor(tmp_path: Path, told: Told) -> AsyncIterator[Supervisor]:
-    supervisor = Supervisor(tmp_path / "logs", Limits(max_deaths=3, window=30), told)
+    supervisor = Supervisor(tmp_path / "logs", Limits(max_deaths=3, window=30), told, told.deaths.append)
     yield supervisor
     await supervisor.stop()
 
@@ -52,6 +53,8 @@ async def test_killed_child_comes_back(supervisor, told, make_program, eventuall
 
     await eventually(lambda: told.pid("sink") not in {None, first})
     await supervisor.wait_ready(20)
+    assert len(told.deaths) == 1
+    assert told.deaths[0].startswith("sink ended with SIGKILL and is started again; see ")
 
 
 async def test_deaths_after_readiness_are_no_crash_loop(supervisor, make_program, eventually) -> None:

@@ -62,6 +62,13 @@ class Loop:
             return await self._step()
         except LeaseLost:
             return False
+        except asyncio.CancelledError as error:
+            if (running := asyncio.current_task()) is not None and running.cancelling():
+                raise
+            # nobody wants this loop to end: a library has cancelled what the step waits for
+            extra = {"event": "step_failed", "loop": self.name}
+            _log.error("step was cut off", extra=extra, exc_info=error)
+            return False
         except Exception:  # noqa: BLE001 - the loop must outlive any single fault; the log carries it
             _log.exception("step failed", extra={"event": "step_failed", "loop": self.name})
             return False

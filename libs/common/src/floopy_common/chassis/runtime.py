@@ -51,6 +51,8 @@ class Runtime:
 
 def _raise_first(done: set[asyncio.Task[Any]]) -> None:
     for task in done:
+        if task.cancelled():  # by nobody here; raised as it is it would say neither what nor why
+            raise RuntimeError(f"{task.get_coro()!r} was cancelled")
         if (error := task.exception()) is not None:
             raise error
 

@@ -157,15 +157,23 @@ class Subscription:
         # what the connection before was cut off from is nobody's any more
         self._ended = self._begun
         try:
-            if await _unless(stop, broker.start()):
-                await self._watch(subscriber.consumer, stop)
+            try:
+                if await _unless(stop, broker.start()):
+                    await self._watch(subscriber.consumer, stop)
+            finally:
+                self._ready = False
+                try:
+                    await broker.stop()
+                finally:
+                    self._gathering.forget()
         except (KafkaError, OSError, TimeoutError) as error:
             extra = {"event": "broker_away", "topic": self.topic, "error": repr(error)}
             _log.warning("not consuming", extra=extra)
-        finally:
-            self._ready = False
-            await broker.stop()
-            self._gathering.forget()
+        except WrongPartitionCount:
+            raise
+        except Exception:  # noqa: BLE001 - clients trip over what brokers answer; the next connection is another
+            extra = {"event": "client_failed", "topic": self.topic}
+            _log.exception("not consuming: the client failed", extra=extra)
 
     async def _watch(self, consumer: AIOKafkaConsumer, stop: asyncio.Event) -> None:
         """Look after the positions until `stop`; aiokafka itself reconnects and rejoins."""
@@ -336,6 +344,8 @@ async def _unless(stop: asyncio.Event, work: Awaitable[Any]) -> bool:
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if task.cancelled():  # by the client that was waited for, not by who waits here
+            raise TimeoutError("the client has cancelled what it was asked")
         if task.done():
             task.result()
             return True

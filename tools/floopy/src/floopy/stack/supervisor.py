@@ -65,11 +65,17 @@ class Supervisor:
     """Starts children in the order they are added, as soon as what they need is ready."""
 
     def __init__(
-        self, logs: Path, limits: Limits, changed: Callable[[Sequence[ProcessRecord]], None]
+        self,
+        logs: Path,
+        limits: Limits,
+        changed: Callable[[Sequence[ProcessRecord]], None],
+        died: Callable[[str], None],
     ) -> None:
+        """`changed` gets what runs now; `died` a sentence on a child that is started again."""
         self._logs = logs
         self._limits = limits
         self._changed = changed
+        self._died = died
         self._children: dict[Child, asyncio.Task[None]] = {}
 
     def add(self, name: str, make: Callable[[], Program], needs: Sequence[Child] = ()) -> Child:
@@ -144,9 +150,10 @@ class Supervisor:
         self._tell()
         if ready_at is None:
             self._count(child, code, clock())
-            return 0.0
-        child.untimely.clear()
-        return clock() - ready_at
+        else:
+            child.untimely.clear()
+        self._died(f"{child.name} ended with {describe_end(code)} and is started again; see {child.log}")
+        return 0.0 if ready_at is None else clock() - ready_at
 
     def _count(self, child: Child, code: int, now: float) -> None:
         if not child.needs_ready():  # it could not become ready; that is not its own doing

@@ -81,7 +81,12 @@ async def _run(options: Options, data_dir: DataDir, console: Console) -> None:
 @asynccontextmanager
 async def _supervising(system: LocalSystem, data_dir: DataDir, console: Console) -> AsyncIterator[Supervisor]:
     limits = system.settings.supervisor
-    supervisor = Supervisor(data_dir.logs, Limits(limits.max_deaths, limits.window), data_dir.write_processes)
+    supervisor = Supervisor(
+        data_dir.logs,
+        Limits(limits.max_deaths, limits.window),
+        data_dir.write_processes,
+        lambda what: console.print(what, soft_wrap=True, highlight=False, markup=False),
+    )
     try:
         yield supervisor
     finally:
