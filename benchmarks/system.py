@@ -1,6 +1,7 @@
 """The whole system for a benchmark: `floopy up` with the product's defaults, and what its processes use."""
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -22,6 +23,11 @@ _PAUSE = 0.02
 _SELDOM = 0.2
 """Between two GETs of a batch that takes seconds: asking is work for the processes that are watched."""
 _SAMPLE = 0.1
+_SAMPLES_PER_LOOK = 5
+"""For a process that was not there yet: it means reading about every process of the machine."""
+RECONCILER = "floopy-reconciler"
+RENDERER = "floopy-renderer"
+"""The reconciler's child that renders large segments."""
 
 
 @dataclass
@@ -112,8 +118,12 @@ class System:
 
 @asynccontextmanager
 async def watching(pids: Mapping[str, int]) -> AsyncIterator[dict[str, Usage]]:
-    """Peak memory and CPU seconds of these processes while the body runs; complete after it."""
+    """Peak memory and CPU seconds of these processes while the body runs; complete after it.
+
+    The process that renders for the reconciler is one of its own, however late it comes.
+    """
     watched = {name: psutil.Process(pid) for name, pid in pids.items()}
+    _add_renderer(watched)
     before = {name: _cpu(process) for name, process in watched.items()}
     usage = {name: Usage() for name in watched}
     sampling = asyncio.create_task(_sample(watched, usage))
@@ -122,8 +132,13 @@ async def watching(pids: Mapping[str, int]) -> AsyncIterator[dict[str, Usage]]:
     finally:
         sampling.cancel()
         for name, process in watched.items():
-            usage[name].cpu = _cpu(process) - before[name]
+            usage[name].cpu = _cpu(process) - before.get(name, 0.0)
             usage[name].peak_rss = max(usage[name].peak_rss, process.memory_info().rss)
+
+
+def _add_renderer(watched: dict[str, psutil.Process]) -> None:
+    if RECONCILER in watched and RENDERER not in watched and (children := watched[RECONCILER].children()):
+        watched[RENDERER] = children[0]
 
 
 def pids_of(data_dir: Path) -> dict[str, int]:
@@ -136,10 +151,13 @@ def _cpu(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-async def _sample(watched: Mapping[str, psutil.Process], usage: dict[str, Usage]) -> None:
-    while True:
+async def _sample(watched: dict[str, psutil.Process], usage: dict[str, Usage]) -> None:
+    for number in itertools.count():
+        if number % _SAMPLES_PER_LOOK == 0:
+            _add_renderer(watched)
         for name, process in watched.items():
-            usage[name].peak_rss = max(usage[name].peak_rss, process.memory_info().rss)
+            use = usage.setdefault(name, Usage())
+            use.peak_rss = max(use.peak_rss, process.memory_info().rss)
         await asyncio.sleep(_SAMPLE)
 
 

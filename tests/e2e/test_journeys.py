@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import psutil
 import pytest
 from floopy_e2e.lines import chat_file, chat_line, custom_ids
 from floopy_e2e.providers import ANTHROPIC, OPENAI, Provider
@@ -308,3 +309,27 @@ async def test_bad_keys_and_bad_bodies_get_openai_errors(stack: Stack) -> None:
                 completion_window="24h",  # type: ignore[arg-type]
             )
         assert refused.value.code == "invalid_value"
+
+
+async def test_a_renderer_killed_over_and_over_costs_no_line(stack: Stack) -> None:
+    """It is a process of the reconciler's own, which starts another one."""
+    reconciler = psutil.Process(stack.processes()["floopy-reconciler"])
+    content = chat_file(6_000, tag="renderer")
+    batch_id = await stack.create(OPENAI, content)
+    killed: set[int] = set()
+
+    async def all_killed() -> bool:
+        for renderer in reconciler.children():
+            if renderer.pid not in killed:
+                killed.add(renderer.pid)
+                renderer.kill()
+        return len(killed) >= 2
+
+    await eventually(all_killed, timeout=60, what="two renderers")
+    batch = await stack.balanced(batch_id)
+
+    assert batch["status"] == "completed"
+    output, _ = await stack.files(batch)
+    assert custom_ids(output) == custom_ids(content)
+    assert (await stack.verified(batch_id)).lines == 6_000
+    assert reconciler.is_running()

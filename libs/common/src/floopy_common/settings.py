@@ -266,7 +266,7 @@ class PollSettings(_Group):
         default=1.0, gt=0, description="Shortest interval between two looks at a provider batch, in seconds."
     )
     max: float = Field(default=60.0, gt=0, description="Longest interval between two looks, in seconds.")
-    scan: float = Field(default=0.2, gt=0, description="Seconds between two scans for due looks.")
+    scan: float = Field(default=0.1, gt=0, description="Seconds between two scans for due looks.")
     concurrency: int = Field(
         default=16, ge=1, description="Provider batches one reconciler looks at at the same time."
     )
@@ -290,6 +290,10 @@ class SettleSettings(_Group):
     )
     scratch: int = Field(
         default=4 * 1024 * MIB, ge=1, description="Bytes of archives kept on this machine's disk."
+    )
+    render_process: bool = Field(
+        default=True,
+        description="Render large segments in a process beside the reconciler: on a second core.",
     )
 
 

@@ -16,7 +16,7 @@ def resident():
 
 def work():
     for _ in range(4):
-        held = [bytes([1]) * 2_000_000 for _ in range(8)]
+        held = [bytes([1]) * 5_000_000 for _ in range(8)]
         kept.append(bytearray(200_000))  # keeps a heap that grew from shrinking again
 
 before = resident()

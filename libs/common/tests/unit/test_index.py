@@ -7,7 +7,7 @@ from floopy_common.domain.index import (
     INPUT_ENTRY_BYTES,
     pack_input,
     pack_result,
-    result_slice,
+    results_between,
     unpack_input,
     unpack_result,
 )
@@ -36,4 +36,4 @@ def test_a_slice_holds_exactly_the_lines_of_its_range(
 
     assert [tuple(entry) for entry in unpack_result(packed)] == entries
     expected = [entry for entry in entries if first <= entry[0] <= last]
-    assert [tuple(entry) for entry in result_slice(packed, first, last)] == expected
+    assert [tuple(entry) for entry in unpack_result(results_between(packed, first, last))] == expected

@@ -4,7 +4,7 @@ import pytest
 
 from floopy_common.domain.errors import Invalid
 from floopy_common.providers.anthropic.refusal import unsupported_value
-from floopy_common.providers.clients import RESULT_FORMATS
+from floopy_common.providers.formats import RESULT_FORMATS
 from floopy_common.providers.unsent import PROVIDER, unsent_row
 
 

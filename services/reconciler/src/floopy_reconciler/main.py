@@ -1,5 +1,6 @@
 """Puts the reconciler together and runs its loops; the only place that constructs anything."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from floopy_common.chassis.runtime import Runtime, service_runtime
 from floopy_common.chassis.secrets import Keyring
 from floopy_common.domain.segment import Sink
 from floopy_common.events.lines import LINE_COMPLETED
-from floopy_common.providers.clients import RESULT_FORMATS, open_clients
+from floopy_common.providers.clients import open_clients
+from floopy_common.providers.formats import RESULT_FORMATS
 from floopy_common.providers.port import ProviderDirectory
-from floopy_common.settings import KafkaSettings, Settings
+from floopy_common.settings import KafkaSettings, Settings, SettleSettings
 from floopy_common.stores.auditing import AuditStore
 from floopy_common.stores.batches import BatchStore
 from floopy_common.stores.blobs import BlobStore
@@ -33,6 +35,7 @@ from floopy_common.stores.summaries import SummaryStore
 from floopy_common.stores.sweeping import BlobSweeper, EndedStore
 from floopy_reconciler.adapters.archives import ScratchArchives
 from floopy_reconciler.adapters.offsets import KafkaOffsets
+from floopy_reconciler.adapters.renderer import RenderProcess
 from floopy_reconciler.core.agenda import Agenda, open_agenda
 from floopy_reconciler.core.audit import Auditor, AuditTimes
 from floopy_reconciler.core.cleanup import Cleanup, CleanupTimes
@@ -45,6 +48,7 @@ from floopy_reconciler.core.poll import Collector, Poller, Pool, Pools
 from floopy_reconciler.core.ready import ReadySegments
 from floopy_reconciler.core.recount import Recount
 from floopy_reconciler.core.refuse import Backoff, Refuser
+from floopy_reconciler.core.rendering import Here, SegmentRenderer
 from floopy_reconciler.core.retry import RetryPolicy
 from floopy_reconciler.core.schedule import Schedule
 from floopy_reconciler.core.segments import SegmentPools, SegmentWorker
@@ -81,6 +85,7 @@ _SPACING = 0.05
 """Seconds between two steps of a loop that many things wake, each of which would cost a look around."""
 _SCANS_PER_TURN = 5
 """What moves a batch gives it a turn at once, so turns nobody asked for are for what a crash left unsaid."""
+
 _SEGMENTS = 3
 """Segments one process has in hand: while one is rendered the one before is sent, the next one read."""
 _SMALL_JOBS = 32
@@ -143,11 +148,12 @@ async def run(settings: Settings) -> None:
         open_consumer(settings.kafka, NAME) as consumer,
         open_base(settings, runtime, mongo, producer) as base,
         open_pools(settings, base.bells) as pools,
+        open_renderer(settings.settle) as renderer,
         open_segment_pools(base.bells) as segment_pools,
         open_offsets(settings.kafka) as offsets,
     ):
         turns, search = turns_loop(base)
-        segments, emit_again = segments_loop(base, segment_pools)
+        segments, emit_again = segments_loop(base, renderer, segment_pools)
         loops = [
             looks_loop(base, pools),
             turns,
@@ -215,6 +221,19 @@ async def open_pools(settings: Settings, bells: Bells) -> AsyncIterator[Pools]:
         yield pools
     finally:
         await pools.close()
+
+
+@asynccontextmanager
+async def open_renderer(settings: SettleSettings) -> AsyncIterator[SegmentRenderer]:
+    """Of large segments."""
+    if not settings.render_process:
+        yield Here(asyncio.Lock())
+        return
+    renderer = RenderProcess()
+    try:
+        yield renderer
+    finally:
+        await renderer.close()
 
 
 @asynccontextmanager
@@ -340,7 +359,9 @@ def turns_loop(base: Base) -> tuple[Loop, Callable[[], None]]:
     return loop, search
 
 
-def segments_loop(base: Base, pools: SegmentPools) -> tuple[Loop, Callable[[], None]]:
+def segments_loop(
+    base: Base, renderer: SegmentRenderer, pools: SegmentPools
+) -> tuple[Loop, Callable[[], None]]:
     """The loop, and a call that has it look for segments that are to be emitted again."""
     worker = SegmentWorker(
         segments=SegmentStore(base.mongo, base.owner, base.settings.lease.ttl),
@@ -351,6 +372,7 @@ def segments_loop(base: Base, pools: SegmentPools) -> tuple[Loop, Callable[[], N
         parts=base.blobs,
         emitter=Emitter(producer=base.producer, partitions=base.settings.kafka.partitions, hit=base.hit),
         gate=Gate(*_EMIT_WAIT, base.clock.monotonic),
+        renderer=renderer,
         ready=base.ready,
         pools=pools,
         changed=base.changed,

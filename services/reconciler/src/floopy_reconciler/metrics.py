@@ -31,6 +31,9 @@ LINES_QUARANTINED = Counter(
 BATCHES_ENDED = Counter("floopy_batches_ended_total", "Batches that became terminal.", ["status"])
 DOWNLOADED_BYTES = Counter("floopy_downloaded_bytes_total", "Bytes of results downloaded from providers.")
 DOWNLOAD_SECONDS = Histogram("floopy_download_seconds", "Seconds one results file took.", buckets=_LONG)
+RENDERERS_STARTED = Counter(
+    "floopy_renderers_started_total", "Rendering processes started; more than one: some were lost."
+)
 BLOBS_SWEPT = Counter("floopy_blobs_swept_total", "Blobs that were deleted because nobody referred to them.")
 PINS_LEAKED = Counter("floopy_pins_leaked_total", "Pins of batches that never came to be, removed.")
 LINES_ANSWERED = Counter("floopy_lines_answered_total", "Lines in output and error files.")

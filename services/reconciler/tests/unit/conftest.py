@@ -1,20 +1,37 @@
 """Segments made of bytes: an input, shards with their archived results, and what rendering needs of them."""
 
 import json
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
 
-from floopy_common.domain.index import FLAG_OK, FLAG_OVERSIZED, FLAG_RETRYABLE, InputEntry, ResultEntry
+from floopy_common.domain.index import (
+    FLAG_OK,
+    FLAG_OVERSIZED,
+    FLAG_RETRYABLE,
+    InputEntry,
+    ResultEntry,
+    pack_input,
+    pack_result,
+)
 from floopy_common.domain.line import RETRYABLE_STATUS
-from floopy_common.providers.clients import RESULT_FORMATS
+from floopy_common.providers.formats import RESULT_FORMATS
 from floopy_common.providers.openai.result import OpenAiResults
+from floopy_reconciler.adapters.files import StoredFile
+from floopy_reconciler.adapters.render_process import carry_out
+from floopy_reconciler.adapters.renderer import in_memory, packed
+from floopy_reconciler.core import jobs
+from floopy_reconciler.core.jobs import Finished, Job, decode_reply, encode
 from floopy_reconciler.core.line_events import facts_of
-from floopy_reconciler.core.materials import format_of
-from floopy_reconciler.core.render import Material, PartIds, Renderer, Tally, manifest_of
+from floopy_reconciler.core.materials import NOTHING, format_of
+from floopy_reconciler.core.render import PartIds, Tally, manifest_of
 from floopy_reconciler.core.sources import sources_of
+from floopy_reconciler.ports import Archived
 
 CREATED = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 SUBMITTED = datetime(2026, 11, 24, 12, 5, tzinfo=UTC)
@@ -25,6 +42,8 @@ RATES = {"input_nano": 150_000_000, "cached_nano": 75_000_000, "output_nano": 60
 
 class Stored(bytes):
     """Bytes, read as a file is."""
+
+    path = None
 
     def read(self, offset: int, length: int) -> bytes:
         found = self[offset : offset + length]
@@ -72,12 +91,12 @@ class Shard:
         }
 
     def archived(self) -> tuple[dict[int, ResultEntry], bytes]:
-        raw, entries = b"", {}
+        raw, entries = bytearray(), {}
         for line, result in sorted(self.results.items()):
             if result is not None:
                 entries[line] = ResultEntry(line, len(raw), len(result), 0, self._flags(line, result))
                 raw += result + b"\n"
-        return entries, raw
+        return entries, bytes(raw)
 
     def _flags(self, line: int, raw: bytes) -> int:
         if line in self.oversized:
@@ -114,6 +133,43 @@ class Case:
     rates: dict[str, Any] = field(default_factory=lambda: dict(RATES))
 
     def render(self) -> Rendered:
+        """The same whether it is rendered here or was packed for the process that renders."""
+        job = self.job(Stored)
+        renderer = job.renderer()
+        pieces = list(renderer.pieces())
+        rendered = Rendered(
+            b"".join(part for piece in pieces for part in piece.output),
+            b"".join(part for piece in pieces for part in piece.error),
+            [event for piece in pieces for event in piece.events],
+            renderer.tally,
+        )
+        if all(format_of(source) in RESULT_FORMATS for source in job.sources):
+            assert self._rendered_packed() == rendered
+        return rendered
+
+    def _rendered_packed(self) -> Rendered:
+        with ExitStack() as files:
+
+            def stored(raw: bytes) -> StoredFile:
+                file = files.enter_context(TemporaryFile())
+                file.write(raw)
+                file.flush()
+                return StoredFile(file.fileno())
+
+            job = self.job(stored)
+            pieces: list[Any] = []
+            with in_memory(job.stored.data) as data:
+                last = carry_out(bytearray(encode(packed(job, data))), pieces.append)
+        assert isinstance(last, Finished), last
+        told = [decode_reply(encode(piece)) for piece in pieces]
+        return Rendered(
+            b"".join(piece.output for piece in told),
+            b"".join(piece.error for piece in told),
+            [event for piece in told for event in piece.events],
+            decode_reply(encode(last)).tally,
+        )
+
+    def job(self, stored: Callable[[bytes], Archived]) -> Job:
         entries, data = self._input()
         segment = {
             "no": 0,
@@ -128,31 +184,24 @@ class Case:
         )
         manifest = dict(manifest_of(batch, sources, WRITTEN))
         archived = [shard.archived() for _, shard in ordered]
-        material = Material(
-            entries,
+        segment_bytes = jobs.Stored(
+            pack_input(entries),
             data,
-            [found for found, _ in archived],
-            [(Stored(raw), Stored()) for _, raw in archived],
+            [pack_result(found.values()) for found, _ in archived],
+            [(stored(raw), NOTHING) for _, raw in archived],
             [FORMATS[format_of(source)] for source in sources],
         )
         facts = facts_of(batch, segment, manifest, self.max_event_bytes)
-        renderer = Renderer(facts, sources, material, PartIds("blob_out", "blob_err"))
-        pieces = list(renderer.pieces())
-        return Rendered(
-            b"".join(part for piece in pieces for part in piece.output),
-            b"".join(part for piece in pieces for part in piece.error),
-            [event for piece in pieces for event in piece.events],
-            renderer.tally,
-        )
+        return Job(facts, sources, segment_bytes, PartIds("blob_out", "blob_err"))
 
     def _input(self) -> tuple[list[InputEntry], bytes]:
-        raw, entries = b"", []
+        raw, entries = bytearray(), []
         for line in range(1, max(self.inputs) + 1):
             text = self.inputs.get(line, b"")
             if text:
                 entries.append(InputEntry(line, len(raw), len(text), self.groups.get(line, 0)))
             raw += text + b"\n"
-        return entries, raw[entries[0].offset :]
+        return entries, bytes(raw[entries[0].offset :])
 
     def file(self) -> bytes:
         return b"".join(self.inputs.get(line, b"") + b"\n" for line in range(1, max(self.inputs) + 1))

@@ -43,7 +43,10 @@ class Worker(SegmentWorker):
 
 def worker(segments: Segments, ready: ReadySegments, scan: float) -> Worker:
     unused: dict[str, Any] = dict.fromkeys(
-        ("batches", "materials", "parts", "emitter", "changed", "audit", "reports", "now", "hit")
+        (
+            *("batches", "materials", "parts", "emitter", "renderer"),
+            *("changed", "audit", "reports", "now", "hit"),
+        )
     )
     pools = SegmentPools(Pool(2, 2, lambda: None), Pool(4, 4, lambda: None))
     return Worker(

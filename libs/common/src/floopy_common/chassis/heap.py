@@ -8,9 +8,9 @@ _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 _ARENAS = 2
 """Each thread would have a heap of its own, and keep what it freed there."""
-LARGE = 1024 * 1024
-"""Much less makes the system clear memory anew for every chunk of a blob, which was 20 us a line."""
-SPARE = 8 * 1024 * 1024
+LARGE = 4 * 1024 * 1024
+"""Less makes the system clear memory anew for every message: a page costs a virtual machine some 2 us."""
+SPARE = 32 * 1024 * 1024
 
 
 def bound_heap(large: int = LARGE, spare: int = SPARE) -> bool:

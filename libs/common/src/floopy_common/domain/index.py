@@ -65,14 +65,14 @@ def unpack_result(raw: bytes | memoryview) -> Iterator[ResultEntry]:
     return map(ResultEntry._make, _RESULT.iter_unpack(raw))
 
 
-def result_slice(raw: bytes | memoryview, first_line: int, last_line: int) -> Iterator[ResultEntry]:
-    """Entries with `first_line <= line_no <= last_line`, found by bisection."""
+def results_between(raw: bytes | memoryview, first_line: int, last_line: int) -> bytes:
+    """The packed entries with `first_line <= line_no <= last_line`, found by bisection."""
     view = memoryview(raw)
     count = len(view) // RESULT_ENTRY_BYTES
     numbers = _LineNumbers(view, count)
     start = bisect_left(numbers, first_line)
     stop = bisect_left(numbers, last_line + 1)
-    return unpack_result(view[start * RESULT_ENTRY_BYTES : stop * RESULT_ENTRY_BYTES])
+    return bytes(view[start * RESULT_ENTRY_BYTES : stop * RESULT_ENTRY_BYTES])
 
 
 class _LineNumbers:

@@ -1,4 +1,4 @@
-"""Which client talks to which account, and which provider writes its results how."""
+"""Which client talks to which account."""
 
 import time
 from collections import OrderedDict
@@ -10,16 +10,12 @@ from typing import Any
 from floopy_common.chassis.mongo import Document, Mongo
 from floopy_common.chassis.secrets import Keyring
 from floopy_common.domain.errors import WrongKey
-from floopy_common.providers import unsent
 from floopy_common.providers.anthropic.client import AnthropicBatches
 from floopy_common.providers.anthropic.policy import Policy
-from floopy_common.providers.anthropic.result import AnthropicResults
 from floopy_common.providers.api import Access
 from floopy_common.providers.http import Connections, open_connections
 from floopy_common.providers.openai.client import OpenAiBatches
-from floopy_common.providers.openai.result import OpenAiResults
-from floopy_common.providers.port import AccountMissing, BatchProvider, ResultFormat
-from floopy_common.providers.unsent import UnsentResults
+from floopy_common.providers.port import AccountMissing, BatchProvider
 from floopy_common.settings import ProvidersSettings, Settings
 from floopy_common.stores.accounts import AccountStore
 
@@ -28,12 +24,6 @@ MAX_CLIENTS = 1_000
 
 BELIEVED_FOR = 10.0
 """Seconds an account is used as it was read: nothing changes one but an operator with his hands."""
-
-RESULT_FORMATS: Mapping[str, ResultFormat] = {
-    "openai": OpenAiResults(),
-    "anthropic": AnthropicResults(),
-    unsent.PROVIDER: UnsentResults(),
-}
 
 MakeClient = Callable[[Access, Connections, Settings], BatchProvider]
 

@@ -17,7 +17,7 @@ from floopy_common.chassis.lease import (
 from floopy_common.chassis.mongo import Document, Mongo, Sort
 from floopy_common.chassis.pipelines import FREE_LEASE, assign, expire_in
 from floopy_common.domain.errors import LeaseLost
-from floopy_common.domain.index import INPUT_ENTRY_BYTES, InputEntry, unpack_input
+from floopy_common.domain.index import INPUT_ENTRY_BYTES
 from floopy_common.domain.segment import SegmentState
 from floopy_common.stores.blobs import BlobStore, FileReader
 
@@ -183,12 +183,11 @@ class SegmentInputs:
         self._blobs = blobs
         self._files = FileReader(blobs)
 
-    async def entries(self, index_blob: str, first: int, stop: int) -> list[InputEntry]:
-        """Entries `first` to `stop` (exclusive) of a plan's line index."""
-        packed = await self._blobs.read_bytes(
+    async def index(self, index_blob: str, first: int, stop: int) -> bytes:
+        """Entries `first` to `stop` (exclusive) of a plan's line index, packed."""
+        return await self._blobs.read_bytes(
             index_blob, first * INPUT_ENTRY_BYTES, (stop - first) * INPUT_ENTRY_BYTES
         )
-        return list(unpack_input(packed))
 
     async def read(self, ranges: Iterable[Mapping[str, Any]], offset: int, length: int) -> bytes:
         """`length` bytes of the input file from `offset`."""

@@ -15,6 +15,7 @@ from typing import Self
 from floopy_common.domain.errors import BlobCorrupt, BlobMissing
 from floopy_common.providers.port import ResultStream, Unavailable
 from floopy_common.stores.blobs import Blob, BlobStore, BlobWriter
+from floopy_reconciler.adapters.files import StoredFile
 from floopy_reconciler.errors import ResultsTooLarge
 from floopy_reconciler.metrics import DOWNLOAD_SECONDS, DOWNLOADED_BYTES
 from floopy_reconciler.ports import Archived, Feed
@@ -28,27 +29,6 @@ _TRIM_EVERY = 60.0
 """Seconds between two looks through the directory while its bound is not reached: there may be many files."""
 _ABANDONED = 3_600.0
 """Seconds after which a file that is still being written belongs to a process that died."""
-
-
-class StoredFile:
-    """An open file, read at random. Not mapped: every page that is looked at would count as our memory."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._size = os.fstat(descriptor).st_size
-
-    def __len__(self) -> int:
-        return self._size
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Raises BlobCorrupt when the file ends before that."""
-        found = os.pread(self._descriptor, length, offset)
-        while len(found) < length:
-            more = os.pread(self._descriptor, length - len(found), offset + len(found))
-            if not more:
-                raise BlobCorrupt(f"{length} bytes at {offset} of a file of {self._size}")
-            found += more
-        return found
 
 
 class _NotKept(Exception):  # noqa: N818 - says what happened

@@ -5,14 +5,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from floopy_common.domain.errors import BlobCorrupt, Invalid
-from floopy_common.domain.index import InputEntry, result_slice
-from floopy_reconciler.core.render import Material
-from floopy_reconciler.core.sources import Answers
+from floopy_common.domain.index import INPUT_ENTRY_BYTES, results_between, unpack_input
+from floopy_reconciler.core.jobs import Stored
 from floopy_reconciler.ports import Archived, Archives, Document, Formats, SegmentInputs
 
 
 class _Nothing:
     """The archive of a source that has none."""
+
+    path = None
 
     def __len__(self) -> int:
         return 0
@@ -35,33 +36,33 @@ class Materials:
     @asynccontextmanager
     async def opened(
         self, batch: Document, segment: Document, sources: Sequence[Document]
-    ) -> AsyncIterator[Material]:
+    ) -> AsyncIterator[Stored]:
         """Raises BlobMissing or BlobCorrupt when something that the segment rests on is not there."""
-        lines = await self._inputs.entries(
+        lines = await self._inputs.index(
             batch["plan"]["index_blob"], segment["index_from"], segment["index_to"]
         )
-        if len(lines) != segment["lines"]:
-            raise Invalid(f"{len(lines)} lines in the index of {segment['_id']}, not {segment['lines']}")
+        found = len(lines) // INPUT_ENTRY_BYTES
+        if found != segment["lines"]:
+            raise Invalid(f"{found} lines in the index of {segment['_id']}, not {segment['lines']}")
         data = await self._read(batch["input"]["ranges"], lines)
         async with AsyncExitStack() as open_archives:
-            answers, archives = [], []
+            results, archives = [], []
             for source in sources:
-                answers.append(await self._answers(source, segment))
+                results.append(await self._results(source, segment))
                 archives.append(await self._open(open_archives, source))
             formats = [self._formats(format_of(source)) for source in sources]
-            yield Material(lines, data, answers, archives, formats)
+            yield Stored(lines, data, results, archives, formats)
 
-    async def _read(self, ranges: Sequence[Mapping[str, Any]], lines: Sequence[InputEntry]) -> bytes:
-        start = lines[0].offset
-        return await self._inputs.read(ranges, start, lines[-1].offset + lines[-1].length - start)
+    async def _read(self, ranges: Sequence[Mapping[str, Any]], lines: bytes) -> bytes:
+        first, last = unpack_input(lines[:INPUT_ENTRY_BYTES] + lines[-INPUT_ENTRY_BYTES:])
+        return await self._inputs.read(ranges, first.offset, last.offset + last.length - first.offset)
 
-    async def _answers(self, source: Document, segment: Document) -> Answers:
+    async def _results(self, source: Document, segment: Document) -> bytes:
         if source["archive"] is None:
-            return {}
+            return b""
         async with self._archives.open(source["archive"]["index_blob"]) as index:
             packed = index.read(0, len(index))
-        found = result_slice(packed, segment["first_line"], segment["last_line"])
-        return {entry.line_no: entry for entry in found}
+        return results_between(packed, segment["first_line"], segment["last_line"])
 
     async def _open(self, stack: AsyncExitStack, source: Document) -> tuple[Archived, Archived]:
         output, error = [

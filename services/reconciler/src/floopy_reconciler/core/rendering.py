@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 from floopy_reconciler.core.emit import bundled, size_of
+from floopy_reconciler.core.jobs import Job, Stored, Take
 from floopy_reconciler.core.line_events import Facts
 from floopy_reconciler.core.parts import Part
-from floopy_reconciler.core.render import Material, PartIds, Renderer, Tally
+from floopy_reconciler.core.render import PartIds, Piece, Tally
 from floopy_reconciler.ports import Document, Record
 
 
@@ -54,29 +55,50 @@ class Backlog:
         self._let_go()
 
 
-@dataclass(frozen=True)
-class Rendering:
-    """What rendering a segment needs, so that it can be done once more; one at a time has its `turn`."""
+class SegmentRenderer(Protocol):
+    """Renders one segment: here, or in a process of its own."""
 
-    facts: Facts
-    sources: Sequence[Document]
-    material: Material
-    turn: AbstractAsyncContextManager[None]
+    async def render(self, job: Job, take: Take) -> Tally:
+        """One pass. Raises one of `FAILURES` where the segment cannot be rendered, and what `take` raises."""
+        ...
 
-    async def run(self, output: Part, error: Part, backlog: Backlog) -> Tally:
+
+class Here:
+    """Renders in this very process; `turn` is had by one segment at a time."""
+
+    def __init__(self, turn: AbstractAsyncContextManager[object]) -> None:
+        self._turn = turn
+
+    async def render(self, job: Job, take: Take) -> Tally:
         """One pass; the event loop turns between two pieces."""
-        renderer = self._renderer(PartIds(output.id, error.id))
-        async with self.turn:
+        renderer = job.renderer()
+        async with self._turn:
             for piece in renderer.pieces():
-                await output.write(piece.output)
-                await error.write(piece.error)
-                backlog.add(piece.events)
+                await take(piece)
                 await asyncio.sleep(0)
         return renderer.tally
 
-    def bundles(self, parts: PartIds) -> Iterable[list[Record]]:
-        """The events once more, in lists worth a call."""
-        return bundled(self._renderer(parts).pieces())
 
-    def _renderer(self, parts: PartIds) -> Renderer:
-        return Renderer(self.facts, self.sources, self.material, parts)
+@dataclass(frozen=True)
+class Rendering:
+    """What rendering a segment needs, so that it can be done once more."""
+
+    facts: Facts
+    sources: Sequence[Document]
+    stored: Stored
+    renders: SegmentRenderer
+
+    async def run(self, output: Part, error: Part, backlog: Backlog) -> Tally:
+        async def take(piece: Piece) -> None:
+            await output.write(piece.output)
+            await error.write(piece.error)
+            backlog.add(piece.events)
+
+        return await self.renders.render(self._job(PartIds(output.id, error.id)), take)
+
+    def bundles(self, parts: PartIds) -> Iterable[list[Record]]:
+        """The events once more, in lists worth a call; rendered here, at the pace in which they are sent."""
+        return bundled(self._job(parts).renderer().pieces())
+
+    def _job(self, parts: PartIds) -> Job:
+        return Job(self.facts, self.sources, self.stored, parts)

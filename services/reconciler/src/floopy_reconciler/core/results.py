@@ -1,8 +1,9 @@
 """Joins a provider's results back to the lines of a shard, whatever is wrong with them."""
 
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import msgspec
 
@@ -21,6 +22,11 @@ class Expected:
 
     nonce: str
     lines: Set[int]
+
+    @cached_property
+    def prefix(self) -> str:
+        """What stands before the line number in every custom_id."""
+        return f"{self.nonce}-"
 
 
 @dataclass
@@ -146,17 +152,20 @@ def join_results(scans: Iterable[ResultScan], *, keep_never_run: bool = True) ->
         joined.present += scan.malformed
         joined.truncated = joined.truncated or scan.truncated
         dropped: Set[int] = frozenset() if keep_never_run else scan.never_run
+        if not joined.entries and not left_out and not dropped and _admit_all(joined, scan.entries):
+            continue
         for place, entry in enumerate(scan.entries):
             _admit(joined, entry._replace(length=0) if place in dropped else entry, left_out)
     return joined
 
 
 def _line_of(key: str, expected: Expected) -> int | None:
-    nonce, _, digits = key.partition("-")
-    if nonce != expected.nonce or not digits.isascii() or not digits.isdigit() or len(digits) > 10:
+    prefix = expected.prefix
+    digits = key[len(prefix) :]
+    if not key.startswith(prefix) or not digits.isascii() or not digits.isdigit() or len(digits) > 10:
         return None
     number = int(digits)
-    return number if number in expected.lines and str(number) == digits else None
+    return number if number in expected.lines and digits[0] != "0" else None
 
 
 def _find_key(edges: Iterable[bytes], expected: Expected) -> int | None:
@@ -182,6 +191,17 @@ def _never_ran(answer: LineAnswer) -> bool:
         return _decode_error(answer.error).code in _NEVER_RUN
     except msgspec.DecodeError:
         return False
+
+
+def _admit_all(joined: Joined, entries: Sequence[ResultEntry]) -> bool:
+    """The first file's, where each line is in it once, as in nearly every one; False of another."""
+    by_line = {entry.line_no: entry for entry in entries}
+    if len(by_line) < len(entries):
+        return False
+    joined.entries = by_line
+    joined.present += len(by_line)
+    joined.quarantined.oversized += sum(1 for entry in entries if entry.flags & FLAG_OVERSIZED)
+    return True
 
 
 def _admit(joined: Joined, entry: ResultEntry, left_out: set[int]) -> None:

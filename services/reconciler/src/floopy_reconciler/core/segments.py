@@ -16,7 +16,7 @@ from floopy_reconciler.core.poll import Pool
 from floopy_reconciler.core.quarantine import pause_for
 from floopy_reconciler.core.ready import ReadySegments, is_small
 from floopy_reconciler.core.render import PartIds, manifest_of
-from floopy_reconciler.core.rendering import Backlog, Rendering, Room
+from floopy_reconciler.core.rendering import Backlog, Here, Rendering, Room, SegmentRenderer
 from floopy_reconciler.core.sources import Uncovered, sources_of
 from floopy_reconciler.ports import (
     Batches,
@@ -69,6 +69,7 @@ class SegmentWorker:
         parts: PartBlobs,
         emitter: Emitter,
         gate: Gate,
+        renderer: SegmentRenderer,
         ready: ReadySegments,
         pools: SegmentPools,
         changed: Changed,
@@ -81,7 +82,8 @@ class SegmentWorker:
         pause: float,
         scan: float,
     ) -> None:
-        """`changed` gives the batch its turn, `audit` its audit, both soon.
+        """`renderer` has the large segments, small ones are rendered here; `changed` gives the batch its
+        turn, `audit` its audit, both soon.
 
         Seconds: `pause` before a segment that cannot be rendered is looked at again, `scan` between two
         searches for what nobody here has offered.
@@ -107,7 +109,8 @@ class SegmentWorker:
         self._has_found = False
         self._last_batch = ""
         self._room = Room(_KEPT_BYTES)
-        self._turn = asyncio.Lock()
+        self._renderer = renderer
+        self._here = Here(nullcontext())
 
     def search(self) -> None:
         """Have the next step look for segments that somebody else has made ready."""
@@ -219,9 +222,9 @@ class SegmentWorker:
     ) -> None:
         """Afterwards the stored bytes are let go, so what `backlog` has no room for is sent from here."""
         segment = hold.segment
-        async with self._materials.opened(batch, segment, manifest["sources"]) as material:
-            turn = nullcontext() if is_small(segment) else self._turn
-            rendering = Rendering(facts, manifest["sources"], material, turn)
+        async with self._materials.opened(batch, segment, manifest["sources"]) as stored:
+            renders = self._here if is_small(segment) else self._renderer
+            rendering = Rendering(facts, manifest["sources"], stored, renders)
             if segment["state"] == SegmentState.OPEN.value:
                 parts = await self._write(hold, manifest, rendering, backlog)
             else:

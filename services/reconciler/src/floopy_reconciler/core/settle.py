@@ -247,12 +247,15 @@ class Settler:
         if not results.received:
             return None
         kept: Document = {"output": None, "error": None}
-        for source, name in _SOURCES:
-            scan = results.scans.get(source)
-            if scan is not None and scan.length:
-                blob = await results.received[source].keep()
-                kept[name] = {"blob": blob, "length": scan.length}
-        packed, succeeded = await asyncio.to_thread(_index_of, joined)
+        indexing = asyncio.create_task(asyncio.to_thread(_index_of, joined))
+        try:
+            for source, name in _SOURCES:
+                scan = results.scans.get(source)
+                if scan is not None and scan.length:
+                    blob = await results.received[source].keep()
+                    kept[name] = {"blob": blob, "length": scan.length}
+        finally:
+            packed, succeeded = await indexing
         index = await self._archives.keep_index(packed, batch_id)
         return {
             "index_blob": index,

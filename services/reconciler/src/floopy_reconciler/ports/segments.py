@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-from floopy_common.domain.index import InputEntry
 from floopy_common.domain.segment import SegmentState
 from floopy_common.providers.port import ResultFormat
 from floopy_reconciler.ports.shared import Document
@@ -50,7 +49,7 @@ class PartBlobs(Protocol):
 
 
 class SegmentInputs(Protocol):
-    async def entries(self, index_blob: str, first: int, stop: int) -> list[InputEntry]: ...
+    async def index(self, index_blob: str, first: int, stop: int) -> bytes: ...
 
     async def read(self, ranges: Iterable[Mapping[str, Any]], offset: int, length: int) -> bytes: ...
 

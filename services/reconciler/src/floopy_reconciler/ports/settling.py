@@ -41,7 +41,10 @@ class LineIndexes(Protocol):
 
 
 class Archived(Protocol):
-    """Archived results, readable at random."""
+    """Archived results, readable at random; `path`: where other processes find them meanwhile."""
+
+    @property
+    def path(self) -> str | None: ...
 
     def __len__(self) -> int: ...
 

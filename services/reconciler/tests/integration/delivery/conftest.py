@@ -44,6 +44,7 @@ from floopy_reconciler.core.materials import Materials
 from floopy_reconciler.core.poll import Pool
 from floopy_reconciler.core.ready import ReadySegments
 from floopy_reconciler.core.recount import Recount
+from floopy_reconciler.core.rendering import Here, SegmentRenderer
 from floopy_reconciler.core.retry import runs
 from floopy_reconciler.core.segments import SegmentPools, SegmentWorker
 from floopy_reconciler.ports import OffsetsReader
@@ -243,6 +244,7 @@ class Delivery:
         owner: str = "worker",
         pause: float = 0.1,
         gate: tuple[float, float] = (0.2, 1.0),
+        renderer: SegmentRenderer | None = None,
     ) -> SegmentWorker:
         pools = SegmentPools(Pool(concurrency, concurrency, lambda: None), Pool(small, small, lambda: None))
         self._stack.push_async_callback(pools.close)
@@ -260,6 +262,7 @@ class Delivery:
             parts=self.blobs,
             emitter=Emitter(producer=producer or self.producer, partitions=PARTITIONS, hit=hit),
             gate=Gate(*gate, self.clock.monotonic),
+            renderer=renderer or Here(asyncio.Lock()),
             ready=ready or ReadySegments(),
             pools=pools,
             changed=changed,

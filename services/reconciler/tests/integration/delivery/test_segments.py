@@ -16,11 +16,14 @@ from floopy_common.domain.segment import SegmentState, partition_of
 from floopy_common.events.lines import decode_line
 from floopy_common.settings import KafkaSettings
 from floopy_common.stores.segments import SegmentStore
+from floopy_reconciler.adapters.renderer import RenderProcess
+from floopy_reconciler.core.jobs import Job, Take
 from floopy_reconciler.core.materials import Materials
 from floopy_reconciler.core.parts import NewPart
 from floopy_reconciler.core.ready import ReadySegments
-from floopy_reconciler.core.render import Piece, Renderer
+from floopy_reconciler.core.render import Piece, Renderer, Tally
 from floopy_reconciler.core.rendering import Backlog, Room
+from floopy_reconciler.errors import RendererLost
 
 FAILPOINTS = [
     "segment.after_claim",
@@ -176,6 +179,47 @@ async def test_large_segments_render_one_at_a_time(delivery: Any, monkeypatch: p
 
     assert sorted(turns) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert [no for no, _ in groupby(turns)] == sorted(set(turns), key=turns.index)
+
+
+@pytest.mark.parametrize("room", [10**6, 1_000], ids=["kept", "rendered once more"])
+async def test_large_segments_are_rendered_by_a_process_of_their_own(
+    delivery: Any, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    monkeypatch.setattr("floopy_reconciler.core.segments._KEPT_BYTES", room)
+    batch = await delivery.plan(lines=900, segment_lines=300)
+    renderer = RenderProcess()
+    try:
+        segments = await delivery.until(delivery.worker(concurrency=3, renderer=renderer), batch, "emitted")
+        assert renderer.pid is not None
+    finally:
+        await renderer.close()
+    for segment in segments:
+        await check_events(delivery, batch, segment)
+
+
+async def test_a_segment_whose_renderer_is_lost_is_claimed_again(
+    delivery: Any, wait_until: Callable[..., Awaitable[Any]]
+) -> None:
+    """It may be the segment's own doing, so the one who held it counts as dead."""
+
+    class Lost:
+        async def render(self, job: Job, take: Take) -> Tally:
+            raise RendererLost("gone")
+
+    batch = await delivery.plan(lines=300, segment_lines=300)
+    worker = delivery.worker(renderer=Lost())
+
+    async def lost() -> bool:
+        await worker.step()
+        (segment,) = await delivery.segments(batch)
+        return (segment["lease"] or {}).get("attempt") == 2
+
+    await wait_until(lost, "a second try")
+    (segment,) = await delivery.segments(batch)
+    assert segment["lease"]["deaths"] == 1
+
+    (segment,) = await delivery.until(delivery.worker(owner="second"), batch, "emitted")
+    await check_events(delivery, batch, segment)
 
 
 @pytest.mark.parametrize(("room", "sent_while_held"), [(10**6, False), (1_000, True)])

@@ -12,7 +12,8 @@ from floopy.simulation import OwnSimulator
 from floopy_common.chassis.mongo import Mongo
 from floopy_common.chassis.secrets import Keyring
 from floopy_common.domain.index import FLAG_OK, FLAG_RETRYABLE, InputEntry, ResultEntry, unpack_result
-from floopy_common.providers.clients import RESULT_FORMATS, open_clients
+from floopy_common.providers.clients import open_clients
+from floopy_common.providers.formats import RESULT_FORMATS
 from floopy_common.settings import AnthropicSettings, ProviderSettings, ProvidersSettings, Settings
 from floopy_common.stores.batches import BatchStore
 from floopy_common.stores.blobs import BlobStore

@@ -10,7 +10,7 @@ from floopy_common.domain.ids import new_file_id
 from floopy_common.domain.index import unpack_result
 from floopy_common.providers.anthropic.capabilities import ModelTable
 from floopy_common.providers.anthropic.request import TRANSLATOR_VERSION
-from floopy_common.providers.clients import RESULT_FORMATS
+from floopy_common.providers.formats import RESULT_FORMATS
 from floopy_common.providers.pricing import PriceTable
 from floopy_common.settings import AnthropicModelSettings, AnthropicSettings
 from floopy_common.stores.blobs import FileReader

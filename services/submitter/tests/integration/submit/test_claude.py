@@ -15,7 +15,7 @@ from floopy_common.domain.shard import AttemptPhase, WaitReason
 from floopy_common.providers.anthropic.client import AnthropicBatches
 from floopy_common.providers.anthropic.request import TRANSLATOR_VERSION
 from floopy_common.providers.api import Access
-from floopy_common.providers.clients import RESULT_FORMATS
+from floopy_common.providers.formats import RESULT_FORMATS
 from floopy_common.providers.http import open_connections
 from floopy_common.providers.port import AttemptInput, CreateRequest
 from floopy_common.stores.create_turns import CreateTurnStore
