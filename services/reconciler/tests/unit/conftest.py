@@ -26,7 +26,7 @@ from floopy_reconciler.adapters.files import StoredFile
 from floopy_reconciler.adapters.render_process import carry_out
 from floopy_reconciler.adapters.renderer import in_memory, packed
 from floopy_reconciler.core import jobs
-from floopy_reconciler.core.jobs import Finished, Job, decode_reply, encode
+from floopy_reconciler.core.jobs import Finished, Job, decode_reply, encode_job, encode_reply
 from floopy_reconciler.core.line_events import facts_of
 from floopy_reconciler.core.materials import NOTHING, format_of
 from floopy_reconciler.core.render import PartIds, Tally, manifest_of
@@ -159,14 +159,15 @@ class Case:
             job = self.job(stored)
             pieces: list[Any] = []
             with in_memory(job.stored.data) as data:
-                last = carry_out(bytearray(encode(packed(job, data))), pieces.append)
-        assert isinstance(last, Finished), last
-        told = [decode_reply(encode(piece)) for piece in pieces]
+                last = carry_out(bytearray(encode_job(packed(job, data))), pieces.append)
+        told = [decode_reply(encode_reply(piece)) for piece in pieces]
+        word = decode_reply(encode_reply(last))
+        assert isinstance(word, Finished), word
         return Rendered(
-            b"".join(piece.output for piece in told),
-            b"".join(piece.error for piece in told),
+            b"".join(part for piece in told for part in piece.output),
+            b"".join(part for piece in told for part in piece.error),
             [event for piece in told for event in piece.events],
-            decode_reply(encode(last)).tally,
+            word.tally,
         )
 
     def job(self, stored: Callable[[bytes], Archived]) -> Job:

@@ -5,6 +5,7 @@ go out; the end of the socket is the end of the process. It holds no lease and w
 """
 
 import gc
+import mmap
 import os
 import queue
 import signal
@@ -25,13 +26,12 @@ from floopy_reconciler.core.jobs import (
     Failed,
     Finished,
     Job,
+    LastWord,
     PackedJob,
     Ready,
-    Rendered,
-    Reply,
     Stored,
     decode_job,
-    encode,
+    encode_reply,
 )
 from floopy_reconciler.core.materials import NOTHING, format_of
 from floopy_reconciler.core.render import Piece
@@ -63,8 +63,8 @@ def serve(channel: socket.socket) -> None:
     outbox: queue.Queue[bytes] = queue.Queue(_AHEAD)
     threading.Thread(target=_send, args=(channel, outbox), daemon=True).start()
 
-    def tell(reply: Reply) -> None:
-        outbox.put(encode(reply))
+    def tell(reply: Piece | LastWord) -> None:
+        outbox.put(encode_reply(reply))
 
     tell(Ready())
     while (message := _received(channel)) is not None:
@@ -82,7 +82,7 @@ def _send(channel: socket.socket, outbox: "queue.Queue[bytes]") -> None:
         os._exit(0)
 
 
-def carry_out(message: bytearray, tell: Callable[[Reply], None]) -> Reply:
+def carry_out(message: bytearray, tell: Callable[[Piece], None]) -> LastWord:
     """Tell all pieces of a job; the last word on it."""
     try:
         packed = decode_job(message)
@@ -92,8 +92,8 @@ def carry_out(message: bytearray, tell: Callable[[Reply], None]) -> Reply:
             except OSError as error:
                 return Failed(UNABLE, str(error))
             renderer = job.renderer()
-            for rendered in _in_messages(renderer.pieces()):
-                tell(rendered)
+            for piece in _larger(renderer.pieces()):
+                tell(piece)
         return Finished.with_tally(renderer.tally)
     except Exception as error:  # noqa: BLE001 - told, and raised over there
         for kind, expected in FAILURES.items():
@@ -102,7 +102,7 @@ def carry_out(message: bytearray, tell: Callable[[Reply], None]) -> Reply:
         return Failed("", traceback.format_exc())
 
 
-def _in_messages(pieces: Iterator[Piece]) -> Iterator[Rendered]:
+def _larger(pieces: Iterator[Piece]) -> Iterator[Piece]:
     output: list[bytes] = []
     error: list[bytes] = []
     events: list[tuple[bytes, bytes]] = []
@@ -113,10 +113,10 @@ def _in_messages(pieces: Iterator[Piece]) -> Iterator[Rendered]:
         events += piece.events
         size += sum(map(len, piece.output)) + sum(map(len, piece.error))
         if size >= _MESSAGE:
-            yield Rendered(b"".join(output), b"".join(error), events)
+            yield Piece(output, error, events)
             output, error, events, size = [], [], [], 0
     if events:
-        yield Rendered(b"".join(output), b"".join(error), events)
+        yield Piece(output, error, events)
 
 
 def _unpacked(job: PackedJob, files: ExitStack) -> Job:
@@ -127,12 +127,18 @@ def _unpacked(job: PackedJob, files: ExitStack) -> Job:
 
     stored = Stored(
         lines=job.lines,
-        data=Path(job.data).read_bytes(),
+        data=files.enter_context(_mapped(job.data)),
         results=job.results,
         archives=[(opened(output), opened(error)) for output, error in job.archives],
         formats=[RESULT_FORMATS[format_of(source)] for source in job.sources],
     )
     return Job(job.facts, job.sources, stored, job.parts)
+
+
+def _mapped(path: str) -> mmap.mmap:
+    """The reconciler's own memory, not a copy of it."""
+    with Path(path).open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _received(channel: socket.socket) -> bytearray | None:

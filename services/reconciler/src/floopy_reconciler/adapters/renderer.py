@@ -12,9 +12,9 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from mmap import mmap
 from typing import Self, assert_never, cast
 
-import msgspec
 from typing_extensions import override
 
 from floopy_reconciler.adapters.render_process import HEADER, PROGRAM
@@ -24,13 +24,12 @@ from floopy_reconciler.core.jobs import (
     Failed,
     Finished,
     Job,
+    LastWord,
     PackedJob,
     Ready,
-    Rendered,
-    Reply,
     Take,
     decode_reply,
-    encode,
+    encode_job,
 )
 from floopy_reconciler.core.render import Piece, Tally
 from floopy_reconciler.core.rendering import Here
@@ -91,7 +90,7 @@ class RenderProcess:
         """The process turns to the next segment as soon as all pieces are here."""
         try:
             with in_memory(job.stored.data) as data:
-                message = encode(packed(job, data))
+                message = encode_job(packed(job, data))
                 async with self._turn:
                     return await self._carried_out(message, pieces)
         finally:
@@ -276,8 +275,8 @@ class _Child:
             reply, size = await self._reply()
             self.has_answered = True
             match reply:
-                case Rendered():
-                    await pieces.put(_piece(reply), size)
+                case Piece():
+                    await pieces.put(reply, size)
                 case Finished():
                     self.is_idle = True
                     return reply.tally
@@ -289,13 +288,13 @@ class _Child:
                 case _:
                     assert_never(reply)
 
-    async def _reply(self) -> tuple[Reply, int]:
+    async def _reply(self) -> tuple[Piece | LastWord, int]:
         """The next one, and its bytes."""
         try:
             async with asyncio.timeout(self._patience):
                 message = await self._messages.next()
             return decode_reply(message), len(message)
-        except (ConnectionError, TimeoutError, msgspec.MsgspecError) as error:
+        except (ConnectionError, TimeoutError, ValueError) as error:
             raise RendererLost(f"the rendering process {self.pid} is lost: {error!r}") from error
 
     async def end(self) -> None:
@@ -321,13 +320,8 @@ def packed(job: Job, data: str) -> PackedJob:
     )
 
 
-def _piece(reply: Rendered) -> Piece:
-    output, error = ([part] if part else [] for part in (reply.output, reply.error))
-    return Piece(output, error, reply.events)
-
-
 @contextmanager
-def in_memory(data: bytes) -> Iterator[str]:
+def in_memory(data: bytes | mmap) -> Iterator[str]:
     """The path of a file in memory that other processes of this user can read while the body runs."""
     descriptor = os.memfd_create("floopy-segment")
     try:

@@ -1,8 +1,11 @@
 """A segment to be rendered, as one value: here, or packed for a process of our own that does it."""
 
+import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import accumulate, chain, pairwise
+from mmap import mmap
 from typing import Self
 
 import msgspec
@@ -28,7 +31,7 @@ class Stored:
     """
 
     lines: bytes
-    data: bytes
+    data: bytes | mmap
     results: Sequence[bytes]
     archives: Sequence[tuple[Archived, Archived]]
     formats: Sequence[ResultFormat]
@@ -72,14 +75,6 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     """The process has started and can take jobs; its first word."""
 
 
-class Rendered(msgspec.Struct, frozen=True, tag=True):
-    """A piece, its parts in one."""
-
-    output: bytes
-    error: bytes
-    events: list[tuple[bytes, bytes]]
-
-
 class Finished(msgspec.Struct, frozen=True, tag=True):
     """There are no more pieces; what the lines add up to, by its names in `Tally`, and its notes."""
 
@@ -110,7 +105,8 @@ FAILURES: Mapping[str, type[Exception]] = {
 }
 """What says that a segment cannot be rendered, by name."""
 
-Reply = Ready | Rendered | Finished | Failed
+LastWord = Ready | Finished | Failed
+"""What a process says besides pieces."""
 
 
 def _plain(value: object) -> object:
@@ -120,6 +116,44 @@ def _plain(value: object) -> object:
     raise NotImplementedError(type(value))
 
 
-encode: Callable[[PackedJob | Reply], bytes] = msgspec.msgpack.Encoder(enc_hook=_plain).encode
+encode_job: Callable[[PackedJob], bytes] = msgspec.msgpack.Encoder(enc_hook=_plain).encode
 decode_job: Callable[[bytes | bytearray], PackedJob] = msgspec.msgpack.Decoder(PackedJob).decode
-decode_reply: Callable[[bytes | bytearray], Reply] = msgspec.msgpack.Decoder(Reply).decode
+_encode_word = msgspec.msgpack.Encoder().encode
+_decode_word: Callable[[memoryview], LastWord] = msgspec.msgpack.Decoder(LastWord).decode
+
+_PIECE, _WORD = b"\0\1"
+_SIZES = struct.Struct("<BIII")
+"""Of a piece: its kind, the bytes of both parts, its events. The lengths of their keys and values follow."""
+
+
+def encode_reply(reply: Piece | LastWord) -> bytes:
+    """A piece is copied once: it is most of what there is to say."""
+    if not isinstance(reply, Piece):
+        return bytes([_WORD]) + _encode_word(reply)
+    output, error, events = reply
+    texts = list(chain.from_iterable(events))
+    sizes = _SIZES.pack(_PIECE, sum(map(len, output)), sum(map(len, error)), len(events))
+    lengths = struct.pack(f"<{len(texts)}I", *map(len, texts))
+    return b"".join((sizes, lengths, *output, *error, *texts))
+
+
+def decode_reply(message: bytes | bytearray) -> Piece | LastWord:
+    """A piece's parts each in one. Raises ValueError for what is no reply."""
+    view = memoryview(message)
+    if not message or message[0] != _PIECE:
+        return _decode_word(view[1:])
+    try:
+        _, output, error, events = _SIZES.unpack_from(view)
+        lengths = struct.unpack_from(f"<{2 * events}I", view, _SIZES.size)
+    except struct.error as reason:
+        raise ValueError(f"a piece that was cut: {reason}") from reason
+    start = _SIZES.size + 4 * len(lengths)
+    ends = list(accumulate((output, error, *lengths), initial=start))
+    if ends[-1] != len(message):
+        raise ValueError(f"a piece of {len(message)} bytes that says it has {ends[-1]}")
+    whole_output, whole_error, *texts = [bytes(view[at:end]) for at, end in pairwise(ends)]
+    return Piece(
+        [whole_output] if output else [],
+        [whole_error] if error else [],
+        list(zip(texts[::2], texts[1::2], strict=True)),
+    )

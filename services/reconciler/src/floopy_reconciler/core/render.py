@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from mmap import mmap
 from operator import add
 from typing import NamedTuple
 
@@ -51,7 +52,7 @@ class Material:
     """
 
     lines: Sequence[InputEntry]
-    data: bytes
+    data: bytes | mmap
     answers: Sequence[Answers]
     archives: Sequence[tuple[Archived, Archived]]
     formats: Sequence[ResultFormat]
