@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -144,6 +145,29 @@ async def test_what_cannot_be_rendered_says_so_and_the_process_goes_on(
         await renderer.render(unreadable, Taken())
 
     assert await pid_of(renderer, job) == pid
+
+
+async def test_a_signal_for_all_of_the_group_is_not_for_the_process(
+    renderer: RenderProcess, job: Callable[[int], Job]
+) -> None:
+    pid = await pid_of(renderer, job)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(pid, number)
+
+    assert await pid_of(renderer, job) == pid
+
+
+async def test_the_process_has_none_of_our_secrets(
+    renderer: RenderProcess, job: Callable[[int], Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("floopy_secret_key", "a-secret")
+    monkeypatch.setenv("FLOOPY_MONGO__URI", "mongodb://me:pass@nowhere")
+    pid = await pid_of(renderer, job)
+
+    environment = Path(f"/proc/{pid}/environ").read_bytes()
+
+    assert b"PATH=" in environment
+    assert b"floopy_" not in environment.lower()
 
 
 async def test_a_process_killed_while_it_waited_is_nobodys_loss(

@@ -1,7 +1,8 @@
 """The process that renders large segments for a reconciler: `python -m` this module, with its socket.
 
-A message is its length in `HEADER` bytes, least first, and msgpack. A job comes in, pieces and a last word
-go out; the end of the socket is the end of the process. It holds no lease and writes nothing anywhere.
+A message is its length in `HEADER` bytes, least first, and what `core/jobs.py` makes of it. A job comes in,
+pieces and a last word go out; the end of the socket is the end of the process. It holds no lease and writes
+nothing anywhere.
 """
 
 import gc
@@ -18,6 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from floopy_common.chassis.heap import bound_heap
+from floopy_common.domain.errors import FloopyError
 from floopy_common.providers.formats import RESULT_FORMATS
 from floopy_reconciler.adapters.files import StoredFile
 from floopy_reconciler.core.jobs import (
@@ -50,7 +52,11 @@ _COLLECT_AFTER = 100_000
 
 def main() -> None:
     """Work until the other end of the socket is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the reconciler, which then closes the socket
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # they are for the reconciler, which then closes the socket
+        signal.signal(number, signal.SIG_IGN)
     bound_heap()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)
@@ -98,7 +104,8 @@ def carry_out(message: bytearray, tell: Callable[[Piece], None]) -> LastWord:
     except Exception as error:  # noqa: BLE001 - told, and raised over there
         for kind, expected in FAILURES.items():
             if isinstance(error, expected):
-                return Failed(kind, str(error))
+                known = isinstance(error, FloopyError)
+                return Failed(kind, str(error) if known else traceback.format_exc())
         return Failed("", traceback.format_exc())
 
 

@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from mmap import mmap
 from typing import Self, assert_never, cast
@@ -238,9 +238,10 @@ class _Child:
             number = theirs.fileno()
             try:
                 process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", PROGRAM, str(number)),
+                    *(sys.executable, "-P", "-m", PROGRAM, str(number)),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=[number],
+                    env=_without_settings(os.environ),
                 )
             except OSError as error:
                 ours.close()
@@ -305,6 +306,11 @@ class _Child:
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
+
+
+def _without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """It needs none of them, and some are secret."""
+    return {name: value for name, value in environment.items() if not name.upper().startswith("FLOOPY_")}
 
 
 def packed(job: Job, data: str) -> PackedJob:
