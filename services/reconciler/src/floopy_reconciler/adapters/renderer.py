@@ -45,6 +45,7 @@ _MESSAGES = 2
 _PATIENCE = 60.0
 """Seconds a message may take: some hundred lines, or one of 16 MiB."""
 _ERRORS = {**FAILURES, UNABLE: RendererUnable}
+_START = 60.0
 _STOP = 2.0
 """Seconds the process may take to see that nobody is there any more."""
 
@@ -250,7 +251,7 @@ class _Child:
         transport, messages = await loop.create_connection(_Messages, sock=ours)
         child = cls(process, transport, messages, patience)
         try:
-            await child._reply()
+            await child._reply(_START)
         except BaseException as error:
             await child.end()
             if isinstance(error, RendererLost):
@@ -273,7 +274,7 @@ class _Child:
         # no larger than indexes of a segment's lines; what follows says whether it arrived
         self._transport.writelines((len(job).to_bytes(HEADER, "little"), job))
         while True:
-            reply, size = await self._reply()
+            reply, size = await self._reply(self._patience)
             self.has_answered = True
             match reply:
                 case Piece():
@@ -289,10 +290,10 @@ class _Child:
                 case _:
                     assert_never(reply)
 
-    async def _reply(self) -> tuple[Piece | LastWord, int]:
+    async def _reply(self, within: float) -> tuple[Piece | LastWord, int]:
         """The next one, and its bytes."""
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(within):
                 message = await self._messages.next()
             return decode_reply(message), len(message)
         except (ConnectionError, TimeoutError, ValueError) as error:
