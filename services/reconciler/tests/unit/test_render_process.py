@@ -185,7 +185,7 @@ async def test_a_process_killed_while_it_waited_is_nobodys_loss(
 async def test_a_process_lost_in_the_middle_loses_one_try(
     number: signal.Signals, job: Callable[[int], Job]
 ) -> None:
-    async with process(patience=1.0) as renderer:
+    async with process(patience=3.0) as renderer:
         pid = await pid_of(renderer, job)
         taken = Taken()
         taken.go.clear()
