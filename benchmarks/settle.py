@@ -53,7 +53,7 @@ async def run(options: Options) -> Outcome:
     outcome.tables.append((("round", "seconds", "lines/s", "loop lag p99 <= s"), rows))
     us = {name: round(use.cpu / lines * 1e6, 1) for name, use in uses.items()}
     mb = {name: round(use.peak_rss / 1e6) for name, use in uses.items()}
-    header = ("process", "CPU us/line (last round)", "peak RSS MB")
+    header = ("process", "CPU us/line (last round)", "peak RSS MB (last round)")
     outcome.tables.append((header, [(name, us[name], mb[name]) for name in uses]))
     outcome.details |= {"peak_rss_mb": mb, "loop_lag_p99_s": lag, "cpu_us_per_line": us}
     return outcome

@@ -85,7 +85,6 @@ _SPACING = 0.05
 """Seconds between two steps of a loop that many things wake, each of which would cost a look around."""
 _SCANS_PER_TURN = 5
 """What moves a batch gives it a turn at once, so turns nobody asked for are for what a crash left unsaid."""
-
 _SEGMENTS = 3
 """Segments one process has in hand: while one is rendered the one before is sent, the next one read."""
 _SMALL_JOBS = 32

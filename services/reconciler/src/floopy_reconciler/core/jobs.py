@@ -113,7 +113,7 @@ def _plain(value: object) -> object:
     """What the database's driver has subclasses of."""
     if isinstance(value, int):
         return int(value)
-    raise NotImplementedError(type(value))
+    raise TypeError(f"a job holds a {type(value).__name__}")
 
 
 encode_job: Callable[[PackedJob], bytes] = msgspec.msgpack.Encoder(enc_hook=_plain).encode

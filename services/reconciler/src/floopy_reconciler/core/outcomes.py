@@ -85,20 +85,11 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 def answered(answer: LineAnswer) -> Outcome:
     """The outcome of a line that the provider has spoken of."""
-    code, body = answer.status_code, answer.body
-    if body is not None and code is not None and 200 <= code < 300:  # `ok`, without a call for it
+    if answer.ok and answer.body is not None:
+        body, model, usage = readable(answer.body), answer.model, answer.usage
+        end, said = answer.finish_reason, answer.said
         return Outcome(
-            _SUCCEEDED,
-            code,
-            answer.request_id,
-            body if body.isascii() else readable(body),
-            b"",
-            None,
-            True,
-            answer.model,
-            answer.usage,
-            answer.finish_reason,
-            answer.said,
+            _SUCCEEDED, answer.status_code, answer.request_id, body, b"", None, True, model, usage, end, said
         )
     if answer.status_code and answer.status_code >= _REFUSED_STATUS:
         body = readable(answer.body or _no_message(answer.status_code))

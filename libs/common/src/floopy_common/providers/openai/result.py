@@ -29,8 +29,6 @@ _PLAIN_HEAD = re.compile(
 _PLAIN_TAILS = (b'}},"error":null}', b'}}, "error": null}')
 """What surrounds the body of nearly every result: whatever JSON lies between is the body, all of it."""
 
-_STATUS = {b"%d" % status: status for status in range(200, 300)}
-
 Tokens = Annotated[int, Meta(ge=-MAX_TOKENS, le=MAX_TOKENS)]
 """Negative counts are kept: whoever prices them says what is wrong with them."""
 
@@ -182,18 +180,8 @@ def _plain_answer(raw: bytes) -> LineAnswer | None:
     except _UNREADABLE:
         return None
     status, request_id = head.group(2, 3)
-    if not said.choices:
-        reason, text = _finish_reason(said), None
-    else:
-        first = said.choices[0]
-        reason = first.finish_reason
-        # as `_text_of`, without a call for it
-        text = bytes(first.text if first.message is None else first.message.content)
-        if text[:1] != b'"':
-            text = None
-    return LineAnswer(
-        _STATUS[status], request_id.decode(), body, None, said.model, _usage(said.usage), reason, text
-    )
+    usage, reason, text = _usage(said.usage), _finish_reason(said), _text_of(said)
+    return LineAnswer(int(status), request_id.decode(), body, None, said.model, usage, reason, text)
 
 
 def _read(raw: bytes) -> _Result:
