@@ -39,12 +39,14 @@ from floopy_reconciler.adapters.renderer import RenderProcess
 from floopy_reconciler.core.agenda import Agenda, open_agenda
 from floopy_reconciler.core.audit import Auditor, AuditTimes
 from floopy_reconciler.core.cleanup import Cleanup, CleanupTimes
+from floopy_reconciler.core.collector import Collector
 from floopy_reconciler.core.emit import Emitter, Gate
 from floopy_reconciler.core.finalise import Finaliser
 from floopy_reconciler.core.listing import Lister
 from floopy_reconciler.core.look import Pace
 from floopy_reconciler.core.materials import Materials
-from floopy_reconciler.core.poll import Collector, Poller, Pool, Pools
+from floopy_reconciler.core.poll import Poller
+from floopy_reconciler.core.pool import Pool, Pools
 from floopy_reconciler.core.ready import ReadySegments
 from floopy_reconciler.core.recount import Recount
 from floopy_reconciler.core.refuse import Backoff, Refuser

@@ -7,7 +7,7 @@ from typing import Any
 
 from floopy_common.domain.segment import SegmentState
 from floopy_reconciler.core.emit import Gate
-from floopy_reconciler.core.poll import Pool
+from floopy_reconciler.core.pool import Pool
 from floopy_reconciler.core.ready import ReadySegments
 from floopy_reconciler.core.segments import SegmentPools, SegmentWorker
 

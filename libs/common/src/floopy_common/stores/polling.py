@@ -311,12 +311,14 @@ class PollStore:
 
     @asynccontextmanager
     async def hold(self, shard: Document) -> AsyncIterator[ShardHold | None]:
-        """Collect the shard's results under a lease; None when another worker does."""
+        """Collect the shard's results under a lease, once a look; None when another worker does.
+
+        None, too, when another look has begun meanwhile: then its results are that look's to collect.
+        """
         lease = new_lease(self._owner, self._ttl)
         claimed = await self._shards.find_and_update(
             {
-                "_id": shard["_id"],
-                "provider_batch_id": shard["provider_batch_id"],
+                **_same_look(shard),
                 "state": in_states(*_WITH_PROVIDER),
                 **FREE_LEASE,
             },

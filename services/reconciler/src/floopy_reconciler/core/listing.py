@@ -18,8 +18,9 @@ from floopy_common.providers.port import (
     Unavailable,
 )
 from floopy_reconciler.core.cancel import wants_cancel
+from floopy_reconciler.core.collector import Collector
 from floopy_reconciler.core.look import Look, Pace, early, understand
-from floopy_reconciler.core.poll import Collector, outcome_of
+from floopy_reconciler.core.poll import outcome_of
 from floopy_reconciler.core.ready import is_small
 from floopy_reconciler.core.schedule import Schedule
 from floopy_reconciler.ports import (

@@ -3,13 +3,10 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
-from floopy_common.domain.errors import LeaseLost
 from floopy_common.domain.shard import URGENT
 from floopy_common.providers.port import (
     AccountMissing,
@@ -20,9 +17,9 @@ from floopy_common.providers.port import (
     ProviderError,
 )
 from floopy_reconciler.core.cancel import cancel_upstream, wants_cancel
+from floopy_reconciler.core.collector import Collector
 from floopy_reconciler.core.look import Look, Pace, understand
-from floopy_reconciler.core.ready import is_small
-from floopy_reconciler.core.settle import Settler
+from floopy_reconciler.core.pool import Pool
 from floopy_reconciler.ports import Changed, Document, Hit, LookReports, LooksStore, Now
 
 _log = logging.getLogger(__name__)
@@ -37,94 +34,6 @@ class LookOutcome(StrEnum):
     REGRESSED = "regressed"
     UNAVAILABLE = "unavailable"
     LOST = "lost"
-
-
-class Pool:
-    """Runs a bounded number of jobs, of any one account no more than a share of it."""
-
-    def __init__(
-        self, size: int, per_account: int, on_free: Callable[[], None], *, wake_from: int = 1
-    ) -> None:
-        """`on_free` is called when a job has ended and there is room for `wake_from`."""
-        self._size = size
-        self._per_account = per_account
-        self._on_free = on_free
-        self._wake_from = wake_from
-        self._running: set[asyncio.Task[None]] = set()
-        self._accounts: Counter[str] = Counter()
-
-    @property
-    def free(self) -> int:
-        return self._size - len(self._running)
-
-    def saturated(self) -> list[str]:
-        """Accounts that have all the jobs they may have."""
-        return [account for account, jobs in self._accounts.items() if jobs >= self._per_account]
-
-    def room_for(self, account_id: str) -> int:
-        """How many more jobs of the account fit."""
-        return max(0, min(self.free, self._per_account - self._accounts[account_id]))
-
-    def has_room_for(self, account_id: str) -> bool:
-        return self.room_for(account_id) > 0
-
-    def start(self, account_id: str, job: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(job)
-        self._running.add(task)
-        self._accounts[account_id] += 1
-        task.add_done_callback(lambda done: self._ended(done, account_id))
-
-    def _ended(self, task: asyncio.Task[None], account_id: str) -> None:
-        self._running.discard(task)
-        self._accounts[account_id] -= 1
-        self._accounts += Counter()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            level = logging.INFO if isinstance(error, LeaseLost) else logging.ERROR
-            _log.log(level, "job failed", exc_info=error, extra={"event": "job_failed"})
-        if self.free >= self._wake_from:
-            self._on_free()
-
-    async def close(self) -> None:
-        """Stop every job where it stands; each can be taken up again by anybody."""
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
-
-
-@dataclass(frozen=True)
-class Pools:
-    """Looks are quick and many, downloads slow and few: neither waits for the other."""
-
-    looks: Pool
-    listings: Pool
-    downloads: Pool
-    small_downloads: Pool
-
-    async def close(self) -> None:
-        await self.looks.close()
-        await self.listings.close()
-        await self.downloads.close()
-        await self.small_downloads.close()
-
-
-class Collector:
-    """Starts collecting what ended provider batches left, as far as there is room."""
-
-    def __init__(self, settler: Settler, downloads: Pool, small: Pool) -> None:
-        """`small`: for the small shards."""
-        self._settler = settler
-        self._downloads = downloads
-        self._small = small
-
-    def room_for(self, account_id: str, *, small: bool) -> int:
-        """How many small or other shards of the account may be collected besides those that are."""
-        return (self._small if small else self._downloads).room_for(account_id)
-
-    def collect(self, shard: Document, look: Look, provider: BatchProvider) -> None:
-        """Without room nothing happens: a later look comes back to it."""
-        pool = self._small if is_small(shard) else self._downloads
-        if pool.has_room_for(shard["account_id"]):
-            pool.start(shard["account_id"], self._settler.settle(shard, look, provider))
 
 
 class Listings(Protocol):
@@ -171,6 +80,7 @@ class Poller:
 
     async def step(self) -> bool:
         """Start what is due and fits; True when more may be due."""
+        self._collector.go_on()
         listed = await self._listings.start()
         looks = self._pool
         if looks.free <= 0:

@@ -12,7 +12,7 @@ from floopy_reconciler.core.emit import Emitter, Gate
 from floopy_reconciler.core.line_events import Facts, facts_of
 from floopy_reconciler.core.materials import Materials
 from floopy_reconciler.core.parts import NewPart, StoredPart
-from floopy_reconciler.core.poll import Pool
+from floopy_reconciler.core.pool import Pool
 from floopy_reconciler.core.quarantine import pause_for
 from floopy_reconciler.core.ready import ReadySegments, is_small
 from floopy_reconciler.core.render import PartIds, manifest_of

@@ -41,7 +41,7 @@ from floopy_reconciler.adapters.offsets import KafkaOffsets
 from floopy_reconciler.core.audit import Auditor, AuditTimes
 from floopy_reconciler.core.emit import Emitter, Gate
 from floopy_reconciler.core.materials import Materials
-from floopy_reconciler.core.poll import Pool
+from floopy_reconciler.core.pool import Pool
 from floopy_reconciler.core.ready import ReadySegments
 from floopy_reconciler.core.recount import Recount
 from floopy_reconciler.core.rendering import Here, SegmentRenderer

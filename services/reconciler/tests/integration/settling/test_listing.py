@@ -26,9 +26,11 @@ from floopy_common.stores.listings import ListingStore
 from floopy_common.stores.polling import PollStore
 from floopy_common.stores.refreshing import RefreshStore
 from floopy_reconciler.core import listing
+from floopy_reconciler.core.collector import Collector
 from floopy_reconciler.core.listing import Lister
 from floopy_reconciler.core.look import Pace
-from floopy_reconciler.core.poll import Collector, Poller, Pool
+from floopy_reconciler.core.poll import Poller
+from floopy_reconciler.core.pool import Pool
 from floopy_reconciler.core.schedule import Schedule
 from floopy_reconciler.metrics import PrometheusReports
 

@@ -141,6 +141,20 @@ async def test_shard_is_collected_by_one_worker(polls: PollStore, planted: Any) 
         await mine.settle(None, ShardEnd.FINISHED)
 
 
+async def test_results_are_collected_once_a_look(polls: PollStore, planted: Any) -> None:
+    seen = await record(polls, await claim(polls), status="completed")
+    async with polls.hold(seen) as hold:
+        assert hold is not None
+        await hold.let_go(0)
+
+    again = await claim(polls)
+
+    async with polls.hold(seen) as late, polls.hold(again) as mine:
+        assert late is None
+        assert mine is not None
+        await mine.settle(None, ShardEnd.FINISHED)
+
+
 async def test_worker_whose_lease_ran_out_settles_nothing(planted: Any, mongo: Mongo) -> None:
     slow, quick = PollStore(mongo, "slow", lease_ttl=30), PollStore(mongo, "quick", lease_ttl=30)
     (shard,) = await slow.due_looks(10)

@@ -21,8 +21,10 @@ from floopy_common.stores.finishing import PlannedLines
 from floopy_common.stores.polling import PollStore
 from floopy_common.stores.summaries import SummaryStore
 from floopy_reconciler.adapters.archives import ScratchArchives
+from floopy_reconciler.core.collector import Collector
 from floopy_reconciler.core.look import Pace
-from floopy_reconciler.core.poll import Collector, Poller, Pool, Pools
+from floopy_reconciler.core.poll import Poller
+from floopy_reconciler.core.pool import Pool, Pools
 from floopy_reconciler.core.refuse import Backoff, Refuser
 from floopy_reconciler.core.retry import RetryPolicy
 from floopy_reconciler.core.settle import Patience, Settler
@@ -67,7 +69,14 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(mongo: Mongo, world: Any, sim: OwnSimulator, tmp_path: Path) -> AsyncIterator[Bench]:
+def pace() -> Pace:
+    return Pace(0.02, 0.1)
+
+
+@pytest.fixture
+async def bench(
+    mongo: Mongo, world: Any, sim: OwnSimulator, tmp_path: Path, pace: Pace
+) -> AsyncIterator[Bench]:
     providers = ProvidersSettings(
         openai=ProviderSettings(base_url=sim.openai_base_url),
         anthropic=AnthropicSettings(base_url=sim.anthropic_base_url),
@@ -109,7 +118,7 @@ async def bench(mongo: Mongo, world: Any, sim: OwnSimulator, tmp_path: Path) -> 
             collector=Collector(settler, pools.downloads, pools.small_downloads),
             listings=NoListings(),
             pool=pools.looks,
-            pace=Pace(0.02, 0.1),
+            pace=pace,
             claim_for=30,
             changed=changed,
             reports=PrometheusReports(),
@@ -160,6 +169,22 @@ async def test_results_are_archived_and_indexed_by_line(
     assert first["archive"]["lines"] == 2
     pins = await bench.mongo.collection("blobs").count({"pins": planted.id})
     assert pins == 2 + 3 + 2
+
+
+@pytest.mark.parametrize("pace", [Pace(3_600, 3_600)])
+async def test_ended_shards_wait_for_room_and_not_for_another_look(
+    bench: Bench, world: Any, collect: Any, body: Any, sim: OwnSimulator
+) -> None:
+    await sim.configure(auto=False)
+    planted = await world.submitted([body(f"q{n}") for n in range(11)], shard_lines=1)
+    for shard in await world.shards(planted):
+        await sim.advance(shard["provider_batch_id"], "completed")
+    assert bench.pools.small_downloads.free < 11
+
+    shards = await collect(planted)
+
+    assert [shard["ended"] for shard in shards] == ["finished"] * 11
+    assert all(shard["archive"]["succeeded"] == 1 for shard in shards)
 
 
 async def test_archive_is_what_the_provider_sent_byte_for_byte(

@@ -1,0 +1,141 @@
+"""Whose results are collected next: nobody waits while there is room, and nobody is forgotten."""
+
+import asyncio
+from typing import Any, cast
+
+from floopy_common.providers.port import BatchProvider, ProviderStatus
+from floopy_reconciler.core import collector
+from floopy_reconciler.core.collector import Collector
+from floopy_reconciler.core.look import Look
+from floopy_reconciler.core.pool import Pool
+
+PROVIDER = cast("BatchProvider", None)
+
+
+class Settler:
+    """Settles nothing: a test says when each is done."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[str, Look]] = []
+        self._done: dict[str, asyncio.Event] = {}
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.started]
+
+    async def settle(self, shard: dict[str, Any], look: Look, provider: BatchProvider) -> None:
+        self.started.append((shard["_id"], look))
+        await self._done.setdefault(shard["_id"], asyncio.Event()).wait()
+
+    async def finish(self, name: str) -> None:
+        self._done[name].set()
+        await turns()
+
+
+async def turns() -> None:
+    """What is ready has run, and what that made ready."""
+    loop = asyncio.get_running_loop()
+    for _ in range(5):
+        done = loop.create_future()
+        loop.call_soon(done.set_result, None)
+        await done
+
+
+def shard(name: str, account: str = "a", *, lines: int = 5_000, ranges: int = 1) -> dict[str, Any]:
+    return {
+        "_id": name,
+        "account_id": account,
+        "lines": lines,
+        "bytes": 100 * lines,
+        "ranges": [[1, 1]] * ranges,
+    }
+
+
+def look(completed: int = 1) -> Look:
+    counts = {"total": 1, "completed": completed, "failed": 0}
+    return Look(ProviderStatus.COMPLETED, counts, {}, (), changed=True, regressed=False)
+
+
+def collecting(settler: Settler, *, room: int = 2, share: int = 2) -> tuple[Collector, Pool]:
+    large = Pool(room, share, lambda: None)
+    return Collector(cast("Any", settler), large, Pool(8, 8, lambda: None)), large
+
+
+async def test_what_waits_starts_in_order_as_room_comes() -> None:
+    settler = Settler()
+    collector, pool = collecting(settler)
+    for name in ("first", "second", "third", "fourth"):
+        collector.collect(shard(name), look(), PROVIDER)
+    await turns()
+    assert settler.names == ["first", "second"]
+
+    await settler.finish("second")
+    collector.go_on()
+    await turns()
+
+    assert settler.names == ["first", "second", "third"]
+    await pool.close()
+
+
+async def test_account_that_has_its_share_keeps_no_other_waiting() -> None:
+    settler = Settler()
+    collector, pool = collecting(settler, room=3, share=1)
+    for name, account in (("a1", "a"), ("a2", "a"), ("b1", "b"), ("a3", "a")):
+        collector.collect(shard(name, account), look(), PROVIDER)
+    await turns()
+    assert settler.names == ["a1", "b1"]
+
+    await settler.finish("a1")
+    collector.go_on()
+    await turns()
+
+    assert settler.names == ["a1", "b1", "a2"]
+    await pool.close()
+
+
+async def test_shard_seen_again_keeps_its_place_and_is_collected_once_by_the_newer_look() -> None:
+    settler = Settler()
+    collector, pool = collecting(settler, room=1)
+    collector.collect(shard("busy"), look(), PROVIDER)
+    await turns()
+    for name, completed in (("seen", 1), ("later", 1), ("seen", 2)):
+        collector.collect(shard(name), look(completed), PROVIDER)
+    for name in ("busy", "seen", "later"):
+        await settler.finish(name)
+        collector.go_on()
+        await turns()
+
+    assert settler.names == ["busy", "seen", "later"]
+    assert settler.started[1][1].counts["completed"] == 2
+    await pool.close()
+
+
+async def test_small_shard_waits_for_no_large_one() -> None:
+    settler = Settler()
+    collector, pool = collecting(settler, room=1)
+    for name in ("large", "another"):
+        collector.collect(shard(name), look(), PROVIDER)
+    collector.collect(shard("small", lines=10), look(), PROVIDER)
+    await turns()
+
+    assert settler.names == ["large", "small"]
+    await pool.close()
+
+
+async def test_what_there_is_no_room_to_remember_is_left_to_a_later_look(monkeypatch: Any) -> None:
+    monkeypatch.setattr(collector, "_MOST_WAITING", 1)
+    settler = Settler()
+    collecting_all, pool = collecting(settler, room=1)
+    for each in (shard("first"), shard("scattered", ranges=2_000), shard("waits"), shard("beyond")):
+        collecting_all.collect(each, look(), PROVIDER)
+    await turns()
+    for name in ("first", "waits"):
+        await settler.finish(name)
+        collecting_all.go_on()
+        await turns()
+
+    assert settler.names == ["first", "waits"]
+    collecting_all.collect(shard("beyond"), look(), PROVIDER)
+    await turns()
+    assert settler.names == ["first", "waits", "beyond"]
+    await pool.close()
