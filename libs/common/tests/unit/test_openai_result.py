@@ -330,9 +330,22 @@ SPELLINGS = [
     line(CHAT).replace("é".encode(), rb"\ud83d"),
 ]
 
+ODD = [
+    *(line(body) for body in (None, [], "x", 5, {})),
+    *(line(CHAT, status=status) for status in (0, 199, 299, 300)),
+    *(line(CHAT, error=error) for error in ({}, "x", {"code": "batch_expired"})),
+    *(line(CHAT).replace(b'"req_1"', said) for said in (b"null", b"5", b"{}", b"[1]", b"1.5")),
+    line(CHAT).replace(b"200", b"200.0"),
+    line(CHAT, response=None),
+    line(CHAT) + line(CHAT),
+    line(CHAT).replace(b'"error": null', b'"error": null, "custom_id": 5'),
+    line(CHAT).replace(b'"error": null', b'"error": null, "response": {"status_code": 500}'),
+]
+
 
 @given(
-    st.sampled_from(SPELLINGS), st.lists(st.tuples(st.integers(0, 2_000), st.binary(max_size=2)), max_size=2)
+    st.sampled_from(SPELLINGS + ODD),
+    st.lists(st.tuples(st.integers(0, 2_000), st.binary(max_size=2)), max_size=2),
 )
 def test_one_look_finds_what_reading_in_full_finds(raw: bytes, changes: list[tuple[int, bytes]]) -> None:
     for at, put in changes:

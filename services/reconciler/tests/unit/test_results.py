@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from floopy_common.domain.index import (
@@ -245,9 +245,10 @@ def test_only_strangers_means_somebody_elses_batch(output: bytes, foreign: bool)
 
 @given(
     st.lists(st.sampled_from([b"\xef\xbb\xbf", b"\n", b"\r", b" ", b"a", b"bcd"])).map(b"".join),
-    st.integers(1, 9),
+    st.integers(1, 40),
     st.integers(3, 9),
 )
+@example(b"a\nbcdbcd\nbcd\n", 40, 3)
 def test_physical_lines_are_the_non_blank_lines(data: bytes, block: int, most: int) -> None:
     bom = b"\xef\xbb\xbf"
     expected = [line for line in data.removeprefix(bom).split(b"\n") if len(line) > most or line.strip()]

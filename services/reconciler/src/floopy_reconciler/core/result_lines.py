@@ -40,11 +40,22 @@ class LineCutter:
         """The lines that end in this block, without blank ones."""
         first, *others = self._behind_mark(block).split(b"\n")
         self._grow(first)
-        for following in others:
-            line = self._cut(closed=True)
-            if line is not None:
-                yield line
-            self._grow(following)
+        if not others:
+            return
+        *whole, last = others
+        line = self._cut(closed=True)
+        if line is not None:
+            yield line
+        start = self._start
+        for raw in whole:
+            stop = start + len(raw)
+            if len(raw) > MAX_RESULT_LINE:
+                yield PhysicalLine(start, stop, True, None, (raw[:_EDGE], raw[-_EDGE:]))
+            elif raw.strip():
+                yield PhysicalLine(start, stop, True, raw)
+            start = stop + 1
+        self._start = start
+        self._grow(last)
 
     def end(self) -> PhysicalLine | None:
         """What stands behind the last newline, unless it is blank."""

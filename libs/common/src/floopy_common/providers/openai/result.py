@@ -23,7 +23,7 @@ _UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 _TEXT = rb"[ !#-\[\]-~]*"
 _PLAIN_HEAD = re.compile(
-    rb'\{"id": ?"%b", ?"custom_id": ?"(%b)", ?"response": ?'
+    rb'\{"id": ?"%b", ?"custom_id": ?"%b", ?"response": ?'
     rb'\{"status_code": ?(2\d\d), ?"request_id": ?"(%b)", ?"body": ?(?=\{)' % (_TEXT, _TEXT, _TEXT)
 )
 _PLAIN_TAILS = (b'}},"error":null}', b'}}, "error": null}')
@@ -46,6 +46,24 @@ class _Response(msgspec.Struct, gc=False):
 class _Result(msgspec.Struct, gc=False):
     response: _Response | None = None
     error: Raw = Raw(_NULL)
+
+
+class _Object(msgspec.Struct, gc=False):
+    """Any: its members are skipped."""
+
+
+class _Success(msgspec.Struct, gc=False):
+    status_code: Annotated[int, Meta(ge=200, le=299)]
+    body: _Object
+    request_id: str | int | None = None
+
+
+class _Succeeded(msgspec.Struct, gc=False):
+    """A line that nobody has to read twice; every other success has something odd about it."""
+
+    custom_id: str
+    response: _Success
+    error: None = None
 
 
 class _InputDetails(msgspec.Struct, gc=False):
@@ -111,11 +129,11 @@ class _SaidBody(_Body, gc=False):
 
 
 _decode_key = msgspec.json.Decoder(_Key).decode
+_decode_succeeded = msgspec.json.Decoder(_Succeeded).decode
 _decode_result = msgspec.json.Decoder(_Result).decode
 _decode_body = msgspec.json.Decoder(_Body).decode
 _decode_said = msgspec.json.Decoder(_SaidBody).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
-_decode_raw = msgspec.json.Decoder(Raw).decode
 
 
 class OpenAiResults:
@@ -123,14 +141,10 @@ class OpenAiResults:
 
     def read_success(self, raw: bytes) -> str | None:
         """The custom_id of a line that is plainly a success; None of one that has to be read in full."""
-        head, end = _PLAIN_HEAD.match(raw), _body_end(raw)
-        if head is None or end is None:
-            return None
         try:
-            _decode_raw(raw[head.end() : end])
+            return _decode_succeeded(raw).custom_id
         except _UNREADABLE:
             return None
-        return head[1].decode()
 
     def read_key(self, raw: bytes) -> str | None:
         """The line's custom_id; None when the line cannot be read."""
@@ -179,7 +193,7 @@ def _plain_answer(raw: bytes) -> LineAnswer | None:
         said = _decode_said(body)
     except _UNREADABLE:
         return None
-    status, request_id = head.group(2, 3)
+    status, request_id = head.groups()
     usage, reason, text = _usage(said.usage), _finish_reason(said), _text_of(said)
     return LineAnswer(int(status), request_id.decode(), body, None, said.model, usage, reason, text)
 
