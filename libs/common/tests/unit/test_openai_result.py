@@ -356,6 +356,7 @@ def test_one_look_finds_what_reading_in_full_finds(raw: bytes, changes: list[tup
 
     if key is not None:
         assert (key, True) == (RESULTS.read_key(raw), RESULTS.parse_result(raw).ok)
+        assert parse(raw).ok
     if plain is not None:
         assert plain == result._answer(result._read(raw))
 
@@ -365,6 +366,11 @@ def test_one_look_finds_what_reading_in_full_finds(raw: bytes, changes: list[tup
 )
 def test_ordinary_lines_need_one_look(raw: bytes, plain: int) -> None:
     assert (result._plain_answer(raw) is not None) == plain
+
+
+@pytest.mark.parametrize("raw", [*SPELLINGS[:3], *SPELLINGS[4:9], line({}), line(CHAT, status=299)])
+def test_success_shows_at_one_look(raw: bytes) -> None:
+    assert RESULTS.read_success(raw) == "abcdefghij-12"
 
 
 @given(st.data())

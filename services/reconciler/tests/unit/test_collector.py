@@ -1,10 +1,10 @@
-"""Whose results are collected next: nobody waits while there is room, and nobody is forgotten."""
+"""Whose results are collected next: nobody waits while there is room, and no account for another."""
 
 import asyncio
 from typing import Any, cast
 
 from floopy_common.providers.port import BatchProvider, ProviderStatus
-from floopy_reconciler.core import collector
+from floopy_reconciler.core import collector as collector_module
 from floopy_reconciler.core.collector import Collector
 from floopy_reconciler.core.look import Look
 from floopy_reconciler.core.pool import Pool
@@ -41,19 +41,21 @@ async def turns() -> None:
         await done
 
 
-def shard(name: str, account: str = "a", *, lines: int = 5_000, ranges: int = 1) -> dict[str, Any]:
+def shard(name: str, account: str = "a", *, lines: int = 5_000) -> dict[str, Any]:
     return {
         "_id": name,
         "account_id": account,
+        "batch_id": "batch",
+        "provider_batch_id": "up",
         "lines": lines,
         "bytes": 100 * lines,
-        "ranges": [[1, 1]] * ranges,
+        "ranges": [[1, 1]],
     }
 
 
-def look(completed: int = 1) -> Look:
+def look(completed: int = 1, status: ProviderStatus = ProviderStatus.COMPLETED) -> Look:
     counts = {"total": 1, "completed": completed, "failed": 0}
-    return Look(ProviderStatus.COMPLETED, counts, {}, (), changed=True, regressed=False)
+    return Look(status, counts, {"output": None, "error": None}, (), changed=True, regressed=False)
 
 
 def collecting(settler: Settler, *, room: int = 2, share: int = 2) -> tuple[Collector, Pool]:
@@ -70,7 +72,6 @@ async def test_what_waits_starts_in_order_as_room_comes() -> None:
     assert settler.names == ["first", "second"]
 
     await settler.finish("second")
-    collector.go_on()
     await turns()
 
     assert settler.names == ["first", "second", "third"]
@@ -86,7 +87,6 @@ async def test_account_that_has_its_share_keeps_no_other_waiting() -> None:
     assert settler.names == ["a1", "b1"]
 
     await settler.finish("a1")
-    collector.go_on()
     await turns()
 
     assert settler.names == ["a1", "b1", "a2"]
@@ -102,7 +102,6 @@ async def test_shard_seen_again_keeps_its_place_and_is_collected_once_by_the_new
         collector.collect(shard(name), look(completed), PROVIDER)
     for name in ("busy", "seen", "later"):
         await settler.finish(name)
-        collector.go_on()
         await turns()
 
     assert settler.names == ["busy", "seen", "later"]
@@ -122,20 +121,72 @@ async def test_small_shard_waits_for_no_large_one() -> None:
     await pool.close()
 
 
-async def test_what_there_is_no_room_to_remember_is_left_to_a_later_look(monkeypatch: Any) -> None:
-    monkeypatch.setattr(collector, "_MOST_WAITING", 1)
+async def test_account_with_few_waits_for_none_with_many() -> None:
     settler = Settler()
-    collecting_all, pool = collecting(settler, room=1)
-    for each in (shard("first"), shard("scattered", ranges=2_000), shard("waits"), shard("beyond")):
-        collecting_all.collect(each, look(), PROVIDER)
+    collector, pool = collecting(settler, room=2, share=1)
+    for name, account in (("a1", "a"), ("b1", "b"), ("a2", "a"), ("a3", "a"), ("b2", "b"), ("c1", "c")):
+        collector.collect(shard(name, account), look(), PROVIDER)
     await turns()
-    for name in ("first", "waits"):
+    for name in ("a1", "b1", "a2"):
         await settler.finish(name)
-        collecting_all.go_on()
-        await turns()
 
-    assert settler.names == ["first", "waits"]
-    collecting_all.collect(shard("beyond"), look(), PROVIDER)
+    assert settler.names == ["a1", "b1", "a2", "b2", "c1"]
+    await pool.close()
+
+
+async def test_one_download_at_a_time_serves_accounts_in_turn() -> None:
+    settler = Settler()
+    collector, pool = collecting(settler, room=1)
+    for name, account in (("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b"), ("b2", "b")):
+        collector.collect(shard(name, account), look(), PROVIDER)
     await turns()
-    assert settler.names == ["first", "waits", "beyond"]
+    for name in ("a1", "a2", "b1", "a3"):
+        await settler.finish(name)
+
+    assert settler.names == ["a1", "a2", "b1", "a3", "b2"]
+    await pool.close()
+
+
+async def test_refusal_needs_no_download_and_waits_for_none() -> None:
+    settler = Settler()
+    collector, pool = collecting(settler, room=1)
+    for name in ("busy", "waits"):
+        collector.collect(shard(name), look(), PROVIDER)
+    collector.collect(shard("refused"), look(status=ProviderStatus.FAILED), PROVIDER)
+    await turns()
+
+    assert settler.names == ["busy", "refused"]
+    await pool.close()
+
+
+async def test_what_is_stopped_makes_room_for_nothing() -> None:
+    settler = Settler()
+    collector, pool = collecting(settler, room=1)
+    for name in ("stopped", "waits"):
+        collector.collect(shard(name), look(), PROVIDER)
+    await turns()
+
+    await pool.close()
+    await turns()
+
+    assert settler.names == ["stopped"]
+
+
+async def test_accounts_share_what_may_wait(monkeypatch: Any) -> None:
+    monkeypatch.setattr(collector_module, "_MOST_WAITING", 4)
+    settler = Settler()
+    collector, pool = collecting(settler, room=1)
+    collector.collect(shard("busy"), look(), PROVIDER)
+    for name, account in (*((f"a{n}", "a") for n in range(1, 7)), *((f"b{n}", "b") for n in range(1, 7))):
+        collector.collect(shard(name, account), look(), PROVIDER)
+    await turns()
+    order = ["busy", "a1", "b1", "a2", "b2", "a3", "a4"]
+    for name in order:
+        await settler.finish(name)
+    assert settler.names == order
+
+    collector.collect(shard("b3", "b"), look(), PROVIDER)
+    await turns()
+
+    assert settler.names[-1] == "b3", "left to a later look, which has come"
     await pool.close()

@@ -1,7 +1,7 @@
 """Whatever a provider does to its results, no line is answered twice and none by somebody else's answer."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -15,8 +15,9 @@ from floopy_common.domain.index import (
     SOURCE_ERROR,
     SOURCE_OUTPUT,
 )
+from floopy_common.providers.anthropic.result import AnthropicResults
 from floopy_common.providers.openai.result import OpenAiResults
-from floopy_common.providers.port import ProviderStatus
+from floopy_common.providers.port import ProviderStatus, ResultFormat
 from floopy_reconciler.core import result_lines
 from floopy_reconciler.core.look import Look
 from floopy_reconciler.core.result_lines import LineCutter, PhysicalLine
@@ -255,10 +256,14 @@ def test_physical_lines_are_the_non_blank_lines(data: bytes, block: int, most: i
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(result_lines, "MAX_RESULT_LINE", most)
+        patched.setattr(result_lines, "_EDGE", 2)
         found = lines_in(data, block)
 
     assert [data[line.start : line.stop] for line in found] == expected
     assert [line.raw for line in found] == [None if len(line) > most else line for line in expected]
+    assert [line.edges for line in found] == [
+        (line[:2], line[-2:]) if len(line) > most else () for line in expected
+    ]
     ends = [data[line.stop : line.stop + 1] == b"\n" for line in found]
     assert [line.closed for line in found] == ends
 
@@ -268,6 +273,39 @@ def test_how_the_bytes_arrive_changes_nothing(lines: list[bytes], block: int) ->
     output = as_file(lines)
 
     assert join(output, block=block) == join(output, block=len(output) + 1)
+
+
+def deeper(calls: int, call: Callable[[], Any]) -> Any:
+    return deeper(calls - 1, call) if calls else call()
+
+
+@pytest.mark.parametrize("result_format", [OpenAiResults(), AnthropicResults()])
+def test_nested_answer_that_counts_here_can_be_rendered_many_calls_further_down(
+    result_format: ResultFormat,
+) -> None:
+    found = set()
+    for depth in range(500, 1_100):
+        nested = b"[" * depth + b"]" * depth
+        raw = RESULT_WITH[type(result_format)] % (NONCE.encode(), nested)
+        scan = ResultScan(SOURCE_OUTPUT, Expected(NONCE, LINES), result_format)
+        scan.feed(raw + b"\n")
+        found.add(len(scan.entries))
+        if scan.entries:
+            answer, _ = deeper(80, lambda raw=raw: result_format.parse_answer(raw, b"{}", 0))  # type: ignore[misc]
+            assert answer.ok
+
+    assert found == {0, 1}
+
+
+MESSAGE = (
+    b'"id":"m","model":"m","role":"assistant","type":"message","stop_reason":"tool_use",'
+    b'"usage":{"input_tokens":1,"output_tokens":1},'
+    b'"content":[{"type":"tool_use","id":"t","name":"n","input":{"x":%b}}]'
+)
+RESULT_WITH = {
+    OpenAiResults: b'{"custom_id":"%b-1","response":{"status_code":200,"body":{"x":%b}},"error":null}',
+    AnthropicResults: b'{"custom_id":"%b-1","result":{"type":"succeeded","message":{' + MESSAGE + b"}}}",
+}
 
 
 def make_look(status: ProviderStatus, accounted: int) -> Look:

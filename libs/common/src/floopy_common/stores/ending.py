@@ -4,7 +4,15 @@ from floopy_common.chassis.lease import release_stage
 from floopy_common.chassis.mongo import Document, Mongo
 from floopy_common.chassis.pipelines import FREE_LEASE, assign
 from floopy_common.domain.shard import ADOPTED_UNPROVEN, URGENT, ShardEnd, ShardState
+from floopy_common.providers.port import TERMINAL_PROVIDER_STATUS
 from floopy_common.stores.polling import in_states
+
+_WAITS_FOR_ROOM: Document = {
+    "state": in_states(ShardState.SUBMITTED, ShardState.CANCELLING),
+    "provider_status": {"$in": sorted(status.value for status in TERMINAL_PROVIDER_STATUS)},
+    "poll.failures": {"$not": {"$gt": 0}},
+}
+"""Ended at a provider that can still be asked, and not yet collected: once tried it is `downloading`."""
 
 
 class EndingStore:
@@ -64,7 +72,7 @@ class EndingStore:
     async def end_overdue(self, batch_id: str, plan_id: str, ended: ShardEnd) -> int:
         """Settle what has not ended in its time of grace; whoever works on it loses its lease.
 
-        Only a download under way goes on: it has the provider's last word.
+        Only what has the provider's last word goes on: a download under way, and one that waits for room.
         """
         lost = {"$ne": [{"$ifNull": ["$provider_lost_at", None]}, None]}
         final: object = ended.value
@@ -81,7 +89,8 @@ class EndingStore:
                             ShardState.SUBMIT_UNKNOWN,
                             ShardState.SUBMITTED,
                             ShardState.CANCELLING,
-                        )
+                        ),
+                        "$nor": [_WAITS_FOR_ROOM],
                     },
                     {"state": ShardState.DOWNLOADING.value, **FREE_LEASE},
                 ],

@@ -299,30 +299,36 @@ class PollStore:
         )
 
     async def _move(self, shard: Document, stages: Sequence[Mapping[str, Any]]) -> bool:
+        """Where no look has begun since the one that the shard is from."""
         return await self.write(
-            {
-                "_id": shard["_id"],
-                "provider_batch_id": shard["provider_batch_id"],
-                "state": in_states(*_WITH_PROVIDER),
-                **FREE_LEASE,
-            },
+            {**_same_look(shard), "state": in_states(*_WITH_PROVIDER), **FREE_LEASE},
             stages,
         )
 
     @asynccontextmanager
     async def hold(self, shard: Document) -> AsyncIterator[ShardHold | None]:
-        """Collect the shard's results under a lease, once a look; None when another worker does.
+        """Collect the shard's results under a lease; None when another worker does, or did since that look.
 
-        None, too, when another look has begun meanwhile: then its results are that look's to collect.
+        Of looks at the same end one leads to a download: whatever comes of it, only a look that begins
+        later leads to another. One that is under way ends without a trace.
         """
         lease = new_lease(self._owner, self._ttl)
         claimed = await self._shards.find_and_update(
             {
-                **_same_look(shard),
+                "_id": shard["_id"],
+                "provider_batch_id": shard["provider_batch_id"],
+                "lease.attempt": (shard.get("lease") or {}).get("attempt"),
                 "state": in_states(*_WITH_PROVIDER),
                 **FREE_LEASE,
             },
-            [assign({"state": ShardState.DOWNLOADING.value}), death_stage(), claim_stage(lease, self._ttl)],
+            [
+                assign(
+                    {"state": ShardState.DOWNLOADING.value, "poll.claimed_until": None},
+                    raw={"poll.started_at": expire_in(0.001)},  # later than that of any look under way
+                ),
+                death_stage(),
+                claim_stage(lease, self._ttl),
+            ],
             durable=False,
         )
         if claimed is None:

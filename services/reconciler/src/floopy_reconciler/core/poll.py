@@ -80,7 +80,6 @@ class Poller:
 
     async def step(self) -> bool:
         """Start what is due and fits; True when more may be due."""
-        self._collector.go_on()
         listed = await self._listings.start()
         looks = self._pool
         if looks.free <= 0:

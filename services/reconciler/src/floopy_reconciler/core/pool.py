@@ -21,10 +21,15 @@ class Pool:
         """`on_free` is called when a job has ended and there is room for `wake_from`."""
         self._size = size
         self._per_account = per_account
-        self._on_free = on_free
+        self._on_free = [on_free]
         self._wake_from = wake_from
         self._running: set[asyncio.Task[None]] = set()
         self._accounts: Counter[str] = Counter()
+        self._closing = False
+
+    def when_free(self, call: Callable[[], None]) -> None:
+        """Have this called as well."""
+        self._on_free.append(call)
 
     @property
     def free(self) -> int:
@@ -33,6 +38,9 @@ class Pool:
     def saturated(self) -> list[str]:
         """Accounts that have all the jobs they may have."""
         return [account for account, jobs in self._accounts.items() if jobs >= self._per_account]
+
+    def jobs_of(self, account_id: str) -> int:
+        return self._accounts[account_id]
 
     def room_for(self, account_id: str) -> int:
         """How many more jobs of the account fit."""
@@ -54,14 +62,17 @@ class Pool:
         if not task.cancelled() and (error := task.exception()) is not None:
             level = logging.INFO if isinstance(error, LeaseLost) else logging.ERROR
             _log.log(level, "job failed", exc_info=error, extra={"event": "job_failed"})
-        if self.free >= self._wake_from:
-            self._on_free()
+        if self.free >= self._wake_from and not self._closing:
+            for call in self._on_free:
+                call()
 
     async def close(self) -> None:
         """Stop every job where it stands; each can be taken up again by anybody."""
+        self._closing = True
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+        self._closing = False
 
 
 @dataclass(frozen=True)

@@ -60,10 +60,11 @@ class Refuser:
             batch["plan"]["index_blob"], batch["_id"], shard["plan_id"], shard["segments"]
         )
         refused = await self._shards.refuse(shard, refusal(look.errors, lines_of(shard, packed)))
-        _log.warning(
-            "the provider refused an input",
-            extra={"event": "shard_refused", "shard_id": shard["_id"], "faults": len(look.errors)},
-        )
+        if refused:
+            _log.warning(
+                "the provider refused an input",
+                extra={"event": "shard_refused", "shard_id": shard["_id"], "faults": len(look.errors)},
+            )
         return refused
 
 

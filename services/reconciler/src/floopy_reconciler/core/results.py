@@ -13,6 +13,9 @@ from floopy_common.domain.line import LineAnswer
 from floopy_reconciler.core.result_lines import LineCutter, PhysicalLine
 from floopy_reconciler.ports import ResultFormat
 
+_MARGIN = 100
+"""Calls that rendering may be deeper in than this: Python bounds them together with the nesting of JSON it
+decodes, and a line that is an answer here must be one there."""
 _NEVER_RUN = frozenset({"batch_expired", "batch_cancelled", "request_cancelled"})
 
 
@@ -87,13 +90,19 @@ class ResultScan:
     def feed(self, block: bytes) -> None:
         """The file's next bytes."""
         self.length += len(block)
-        for line in self._lines.feed(block):
-            self._take(line)
+        self._take_all(self._lines.feed(block))
 
     def end(self) -> None:
         """There are no more bytes; once."""
         line = self._lines.end()
         if line is not None:
+            self._take_all([line])
+
+    def _take_all(self, lines: Iterable[PhysicalLine], margin: int = _MARGIN) -> None:
+        if margin:
+            self._take_all(lines, margin - 1)
+            return
+        for line in lines:
             self._take(line)
 
     def _take(self, line: PhysicalLine) -> None:

@@ -107,7 +107,7 @@ class Settler:
 
     async def settle(self, shard: Document, look: Look, provider: BatchProvider) -> None:
         """Whatever it ends in, the shard is settled, refused, waiting, or due for another look."""
-        if look.status is ProviderStatus.FAILED and not any(look.files.values()):
+        if is_refusal(look):
             if await self._refuser.refuse(shard, look):
                 self._reports.settled(ShardEnd.REFUSED)
         else:
@@ -287,6 +287,11 @@ def nonce_of(shard: Document) -> str:
     """The nonce of the attempt that made the shard's provider batch."""
     made = [a for a in shard["attempts"] if a["provider_batch_id"] == shard["provider_batch_id"]]
     return str(made[-1]["nonce"])
+
+
+def is_refusal(look: Look) -> bool:
+    """Whether nothing of the provider batch ran, so that there is nothing to collect."""
+    return look.status is ProviderStatus.FAILED and not any(look.files.values())
 
 
 def is_whole(look: Look, joined: Joined, lines: int) -> bool:

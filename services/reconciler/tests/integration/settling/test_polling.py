@@ -27,7 +27,8 @@ async def planted(world: Any, body: Callable[..., Any]) -> Any:
 
 
 async def record(polls: PollStore, shard: dict[str, Any], status: str = "in_progress", **more: Any) -> Any:
-    return await polls.record_look(shard, status=status, counts=COUNTS, files=None, interval=60, **more)
+    kept = {"status": status, "counts": COUNTS, "files": None, "interval": 60, **more}
+    return await polls.record_look(shard, **kept)
 
 
 async def claim(polls: PollStore) -> dict[str, Any]:
@@ -141,18 +142,53 @@ async def test_shard_is_collected_by_one_worker(polls: PollStore, planted: Any) 
         await mine.settle(None, ShardEnd.FINISHED)
 
 
-async def test_results_are_collected_once_a_look(polls: PollStore, planted: Any) -> None:
-    seen = await record(polls, await claim(polls), status="completed")
-    async with polls.hold(seen) as hold:
-        assert hold is not None
-        await hold.let_go(0)
+async def test_of_looks_at_the_same_end_one_leads_to_a_download(polls: PollStore, planted: Any) -> None:
+    first = await record(polls, await claim(polls), status="completed", interval=0)
+    second = await record(polls, await claim(polls), status="completed", interval=0)
+    assert first["poll"]["started_at"] < second["poll"]["started_at"]
 
-    again = await claim(polls)
+    async with polls.hold(first) as mine:
+        assert mine is not None
+        await mine.download_again(0)
 
-    async with polls.hold(seen) as late, polls.hold(again) as mine:
-        assert late is None
+    for seen in (first, second):
+        async with polls.hold(seen) as again:
+            assert again is None
+
+    later = await record(polls, await claim(polls), status="completed")
+    async with polls.hold(later) as mine:
         assert mine is not None
         await mine.settle(None, ShardEnd.FINISHED)
+
+
+async def test_look_that_fails_keeps_nobody_from_collecting(polls: PollStore, planted: Any) -> None:
+    seen = await record(polls, await claim(polls), status="completed", interval=0)
+    await polls.record_failure(await claim(polls), 60)
+
+    async with polls.hold(seen) as mine:
+        assert mine is not None
+
+
+async def test_look_under_way_when_collecting_begins_tells_nothing(polls: PollStore, planted: Any) -> None:
+    seen = await record(polls, await claim(polls), status="completed", interval=0)
+    looking = await claim(polls)
+
+    async with polls.hold(seen) as mine:
+        assert mine is not None
+        assert await record(polls, looking, status="completed") is None
+        await mine.download_again(60)
+    assert await record(polls, looking, status="completed") is None
+
+
+async def test_refusal_that_another_look_has_overtaken_refuses_nothing(
+    polls: PollStore, planted: Any
+) -> None:
+    seen = await record(polls, await claim(polls), status="failed", interval=0)
+    newer = await record(polls, await claim(polls), status="failed")
+
+    assert not await polls.refuse(seen, {"errors": []})
+    assert not await polls.requeue(seen, 5, 1)
+    assert await polls.refuse(newer, {"errors": []})
 
 
 async def test_worker_whose_lease_ran_out_settles_nothing(planted: Any, mongo: Mongo) -> None:
@@ -165,7 +201,8 @@ async def test_worker_whose_lease_ran_out_settles_nothing(planted: Any, mongo: M
             await mongo.collection("shards").update_one(
                 {"_id": shard["_id"]}, [{"$set": {"lease.expires_at": "$$NOW"}}]
             )
-            async with quick.hold(shard) as mine:
+            (seen_again,) = await quick.due_looks(10)
+            async with quick.hold(seen_again) as mine:
                 assert mine is not None
                 await late.settle(None, ShardEnd.LOST)
 

@@ -261,6 +261,28 @@ async def test_grace_of_an_expired_batch_ends(bench: Bench, world: Any, bodies: 
     assert [event["topic"] for event in batch["outbox"]] == ["batch.expired"]
 
 
+async def test_grace_ends_nothing_whose_results_only_wait_for_room(
+    bench: Bench, world: Any, bodies: list[Any]
+) -> None:
+    planted = await world.plan(bodies, shard_lines=1)
+    known = {"provider_batch_id": "up", "provider_status": "completed"}
+    waits, fails, failed = planted.shards[:3]
+    for shard in planted.shards:
+        await bench.move(shard, state="cancelling", provider_batch_id="up", poll={"failures": 0})
+    await bench.move(waits, state="submitted", **known)
+    await bench.move(fails, state="submitted", **known, poll={"failures": 1})
+    await bench.move(failed, state="downloading", **known, lease={"expires_at": datetime.now(UTC)})
+    bench.clock.ahead = timedelta(days=1, seconds=1)
+    await bench.turn(planted)
+
+    bench.clock.ahead += timedelta(seconds=600)
+    await bench.turn(planted)
+
+    after = {shard["_id"]: shard["state"] for shard in await world.shards(planted)}
+    assert after.pop(waits["_id"]) == "submitted"
+    assert set(after.values()) == {"settled"}
+
+
 async def test_batch_does_not_expire_once_every_shard_has_ended(
     bench: Bench, world: Any, bodies: list[Any]
 ) -> None:
