@@ -286,7 +286,7 @@ def looks_loop(base: Base, pools: Pools) -> Loop:
         now=base.clock.now,
         hit=base.hit,
     )
-    collector = Collector(settler, pools.downloads, pools.small_downloads)
+    collector = Collector(settler, pools.downloads, pools.small_downloads, base.reports)
     poller = Poller(
         shards=polls,
         providers=base.providers,

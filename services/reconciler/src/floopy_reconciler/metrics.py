@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from floopy_common.domain.batch import BatchStatus
 from floopy_common.domain.segment import Sink
@@ -17,6 +17,9 @@ LOOK_LATENESS = Histogram(
 )
 LISTING_PAGES = Counter(
     "floopy_listing_pages_total", "Pages read of providers' lists of batches, to look at many at once."
+)
+SHARDS_WAITING = Gauge(
+    "floopy_shards_waiting_for_collection", "Shards that have ended and wait until others are collected."
 )
 SHARDS_SETTLED = Counter("floopy_shards_settled_total", "Shards that ended.", ["ended"])
 SHARDS_DETACHED = Counter(
@@ -81,6 +84,9 @@ class PrometheusReports:
         LOOKS.labels("unchanged").inc(unchanged)
         for seconds in late:
             LOOK_LATENESS.observe(max(0.0, seconds))
+
+    def waiting(self, shards: int) -> None:
+        SHARDS_WAITING.set(shards)
 
     def settled(self, ended: ShardEnd) -> None:
         SHARDS_SETTLED.labels(ended.value).inc()

@@ -17,7 +17,11 @@ class Settler:
 
     def __init__(self) -> None:
         self.started: list[tuple[str, Look]] = []
+        self.queued = 0
         self._done: dict[str, asyncio.Event] = {}
+
+    def waiting(self, shards: int) -> None:
+        self.queued = shards
 
     @property
     def names(self) -> list[str]:
@@ -60,7 +64,7 @@ def look(completed: int = 1, status: ProviderStatus = ProviderStatus.COMPLETED) 
 
 def collecting(settler: Settler, *, room: int = 2, share: int = 2) -> tuple[Collector, Pool]:
     large = Pool(room, share, lambda: None)
-    return Collector(cast("Any", settler), large, Pool(8, 8, lambda: None)), large
+    return Collector(cast("Any", settler), large, Pool(8, 8, lambda: None), settler), large
 
 
 async def test_what_waits_starts_in_order_as_room_comes() -> None:
@@ -70,11 +74,13 @@ async def test_what_waits_starts_in_order_as_room_comes() -> None:
         collector.collect(shard(name), look(), PROVIDER)
     await turns()
     assert settler.names == ["first", "second"]
+    assert settler.queued == 2
 
     await settler.finish("second")
     await turns()
 
     assert settler.names == ["first", "second", "third"]
+    assert settler.queued == 1
     await pool.close()
 
 

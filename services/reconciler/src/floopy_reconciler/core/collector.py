@@ -8,7 +8,7 @@ from floopy_reconciler.core.look import Look
 from floopy_reconciler.core.pool import Pool
 from floopy_reconciler.core.ready import is_small
 from floopy_reconciler.core.settle import Settler, is_refusal
-from floopy_reconciler.ports import Document
+from floopy_reconciler.ports import CollectReports, Document
 
 _MOST_WAITING = 5_000
 """Shards in a queue, accounts sharing alike: some 10 MB."""
@@ -29,6 +29,9 @@ class _Queue:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self._accounts: dict[str, dict[str, _Ended]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._accounts.values()))
 
     def add(self, ended: _Ended) -> None:
         """One that waits already keeps its place, and the newer look counts; one too many is left out."""
@@ -57,9 +60,10 @@ class Collector:
     long a queue loses of it.
     """
 
-    def __init__(self, settler: Settler, downloads: Pool, small: Pool) -> None:
+    def __init__(self, settler: Settler, downloads: Pool, small: Pool, reports: CollectReports) -> None:
         """`small`: for the small shards, and for those whose provider batch was refused."""
         self._settler = settler
+        self._reports = reports
         self._small = small
         self._queues = {False: _Queue(downloads), True: _Queue(small)}
         for queue in self._queues.values():
@@ -83,6 +87,7 @@ class Collector:
     def _start(self, queue: _Queue) -> None:
         while (ended := queue.take()) is not None:
             self._begin(queue.pool, ended)
+        self._reports.waiting(sum(map(len, self._queues.values())))
 
     def _begin(self, pool: Pool, ended: _Ended) -> None:
         job = self._settler.settle(ended.shard, ended.look, ended.provider)

@@ -37,6 +37,7 @@ from floopy_reconciler.ports.segments import (
 from floopy_reconciler.ports.settling import (
     Archived,
     Archives,
+    CollectReports,
     Feed,
     Hold,
     LineIndexes,
@@ -55,6 +56,7 @@ __all__ = [
     "BatchReports",
     "Batches",
     "Changed",
+    "CollectReports",
     "Document",
     "EndedBatches",
     "EndingShards",

@@ -88,6 +88,12 @@ class Archives(Protocol):
         ...
 
 
+class CollectReports(Protocol):
+    def waiting(self, shards: int) -> None:
+        """So many have ended and wait for room."""
+        ...
+
+
 class SettleReports(Protocol):
     def settled(self, ended: ShardEnd) -> None: ...
 

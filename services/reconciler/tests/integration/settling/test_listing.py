@@ -63,7 +63,7 @@ class Reconciler:
         self.looks = Pool(8, 8, lambda: None)
         self.readings = Pool(4, 1, lambda: None)
         self.downloads = Pool(4, 4, lambda: None)
-        collector = Collector(self.collected, self.downloads, self.downloads)  # type: ignore[arg-type]
+        collector = Collector(self.collected, self.downloads, self.downloads, PrometheusReports())  # type: ignore[arg-type]
         schedule = Schedule(
             listings=self.listings,
             jobs=self.readings,

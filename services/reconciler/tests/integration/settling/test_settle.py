@@ -115,7 +115,7 @@ async def bench(
         poller = Poller(
             shards=polls,
             providers=clients,
-            collector=Collector(settler, pools.downloads, pools.small_downloads),
+            collector=Collector(settler, pools.downloads, pools.small_downloads, PrometheusReports()),
             listings=NoListings(),
             pool=pools.looks,
             pace=pace,
