@@ -106,8 +106,11 @@ class _Looks:
     def __init__(self) -> None:
         self.positions = _Positions()
 
-    def look(self, position: int, target: int, *, batches: int = 1, idle: bool = True) -> bool:
-        found = self.positions.stranded(idle, batches, {PLACE: position}, {PLACE: target})
+    def look(
+        self, position: int, target: int, *, end: int = 1_000, batches: int = 1, idle: bool = True
+    ) -> bool:
+        places = ({PLACE: position}, {PLACE: target}, {PLACE: end})
+        found = self.positions.stranded(idle, batches, *places)
         return list(found) == [PLACE]
 
 
@@ -137,6 +140,15 @@ def test_a_position_that_comes_back_without_a_record_in_between_is_left_alone() 
     looks.look(20, 19)
     assert looks.look(20, 19)
     assert not looks.look(20, 19)
+
+
+def test_a_position_that_the_group_puts_beyond_the_end_again_is_put_back_again() -> None:
+    looks = _Looks()
+    looks.look(2_000, 0, end=80)
+    assert looks.look(2_000, 0, end=80)
+
+    # joined anew in between: the group remembers a commit that is older than the log
+    assert looks.look(2_000, 0, end=80)
 
 
 def test_a_log_lost_twice_is_noticed_twice() -> None:

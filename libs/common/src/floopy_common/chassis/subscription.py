@@ -200,7 +200,7 @@ class Subscription:
         places = consumer.assignment()
         begun, ended = self._begun, self._ended
         if not places:
-            self._stranded(begun == ended, begun, {}, {})
+            self._stranded(begun == ended, begun, {}, {}, {})
             return
         first = await consumer.beginning_offsets(places)
         end = await consumer.end_offsets(places)
@@ -212,7 +212,7 @@ class Subscription:
             LAG.labels(self.topic, place.partition).set(max(0, end[place] - position[place]))
         idle = begun == ended == self._begun
         targets = {place: _target(first[place], committed[place], end[place]) for place in places}
-        for place in self._stranded(idle, begun, position, targets):
+        for place in self._stranded(idle, begun, position, targets, end):
             # seeking is safe in between: nobody has a batch of this consumer in hand
             consumer.seek(place, targets[place])
             REWOUND.labels(self.topic).inc()
@@ -231,11 +231,12 @@ class Subscription:
         batches: int,
         position: Mapping[TopicPartition, int],
         targets: Mapping[TopicPartition, int],
+        end: Mapping[TopicPartition, int],
     ) -> Iterable[TopicPartition]:
         if self._positions.is_settled(idle, batches):
             # what failed is somebody else's by now, or the broker has lost it: it comes no more
             self._failures = 0
-        return self._positions.stranded(idle, batches, position, targets)
+        return self._positions.stranded(idle, batches, position, targets, end)
 
     async def _handle(self, consumer: AIOKafkaConsumer, records: Records) -> None:
         started = time.monotonic()
@@ -312,18 +313,22 @@ class _Positions:
         batches: int,
         position: Mapping[TopicPartition, int],
         targets: Mapping[TopicPartition, int],
+        end: Mapping[TopicPartition, int],
     ) -> Iterable[TopicPartition]:
         """Partitions whose position lies beyond what is committed although nothing is in hand.
 
         One that came back to the same place without a record in between has nothing to read there (markers
-        of transactions take up offsets), and is left alone.
+        of transactions take up offsets), and is left alone; but not beyond the end, where nothing can have
+        been read: joining the group again took it there, by a commit that is older than the log.
         """
         settled = self.is_settled(idle, batches)
         found = []
         for place, at in position.items():
             if at <= targets[place]:
                 self._rewound.pop(place, None)
-            elif settled and self._last.get(place) == at and self._rewound.get(place) != (at, targets[place]):
+                continue
+            came_back = at <= end[place] and self._rewound.get(place) == (at, targets[place])
+            if settled and self._last.get(place) == at and not came_back:
                 self._rewound[place] = (at, targets[place])
                 found.append(place)
         # a batch in hand now may be committed only after the next look
