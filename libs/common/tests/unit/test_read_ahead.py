@@ -88,7 +88,7 @@ class Documents:
     async def find(self) -> AsyncGenerator[int, None]:
         try:
             for number in range(self._count):
-                await asyncio.sleep(0)
+                await asyncio.to_thread(int)  # as a cursor's fetches are
                 if number == self._failing_at:
                     raise ConnectionError("gone")
                 self.fetched += 1
@@ -112,8 +112,8 @@ async def test_one_batch_is_fetched_ahead_and_no_more(ahead: bool, fetched: int)
     batches = in_batches(documents.find(), 2, ahead=ahead)
 
     assert await anext(batches) == [0, 1]
-    for _ in range(20):
-        await asyncio.sleep(0)
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
     assert documents.fetched == fetched
 
     await batches.aclose()
@@ -141,7 +141,7 @@ async def test_who_leaves_early_does_not_hear_of_what_failed_ahead() -> None:
 
 
 async def test_a_reader_that_is_cancelled_while_it_waits_cancels_no_fetch() -> None:
-    fetching, fetched = asyncio.Event(), asyncio.Event()
+    reading, fetching, fetched = asyncio.Event(), asyncio.Event(), asyncio.Event()
     ends: list[str] = []
 
     async def documents() -> AsyncGenerator[int, None]:
@@ -157,13 +157,12 @@ async def test_a_reader_that_is_cancelled_while_it_waits_cancels_no_fetch() -> N
 
     async def read() -> None:
         async for _ in in_batches(documents(), 1, ahead=True):
-            pass
+            reading.set()
 
     reader = asyncio.create_task(read())
     await fetching.wait()
-    await asyncio.sleep(0)
+    await reading.wait()
     reader.cancel()
-    await asyncio.sleep(0)
     fetched.set()
     await asyncio.gather(reader, return_exceptions=True)
 

@@ -10,7 +10,7 @@ from aiokafka.errors import IllegalStateError, KafkaError
 from faststream import AckPolicy
 
 from floopy_common.chassis.consumer import Consumer
-from floopy_common.chassis.subscription import Subscription, _Delivery, _Positions, _target, group_id
+from floopy_common.chassis.subscription import Subscription, _Delivery, _Positions, _Stand, _target, group_id
 from floopy_common.settings import KafkaSettings
 
 PLACE = TopicPartition("t", 0)
@@ -109,8 +109,7 @@ class _Looks:
     def look(
         self, position: int, target: int, *, end: int = 1_000, batches: int = 1, idle: bool = True
     ) -> bool:
-        places = ({PLACE: position}, {PLACE: target}, {PLACE: end})
-        found = self.positions.stranded(idle, batches, *places)
+        found = self.positions.stranded(idle, batches, {PLACE: _Stand(position, target, end)})
         return list(found) == [PLACE]
 
 

@@ -1,7 +1,10 @@
 """Whose results are collected next: nobody waits while there is room, and no account for another."""
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any, cast
+
+import pytest
 
 from floopy_common.providers.port import BatchProvider, ProviderStatus
 from floopy_reconciler.core import collector as collector_module
@@ -18,6 +21,7 @@ class Settler:
     def __init__(self) -> None:
         self.started: list[tuple[str, Look]] = []
         self.queued = 0
+        self.freed = asyncio.Event()
         self._done: dict[str, asyncio.Event] = {}
 
     def waiting(self, shards: int) -> None:
@@ -27,22 +31,15 @@ class Settler:
     def names(self) -> list[str]:
         return [name for name, _ in self.started]
 
-    async def settle(self, shard: dict[str, Any], look: Look, provider: BatchProvider) -> None:
+    def settle(self, shard: dict[str, Any], look: Look, provider: BatchProvider) -> Coroutine[Any, Any, Any]:
         self.started.append((shard["_id"], look))
-        await self._done.setdefault(shard["_id"], asyncio.Event()).wait()
+        return self._done.setdefault(shard["_id"], asyncio.Event()).wait()
 
     async def finish(self, name: str) -> None:
+        """Afterwards what that made room for has started."""
+        self.freed.clear()
         self._done[name].set()
-        await turns()
-
-
-async def turns() -> None:
-    """What is ready has run, and what that made ready."""
-    loop = asyncio.get_running_loop()
-    for _ in range(5):
-        done = loop.create_future()
-        loop.call_soon(done.set_result, None)
-        await done
+        await self.freed.wait()
 
 
 def shard(name: str, account: str = "a", *, lines: int = 5_000) -> dict[str, Any]:
@@ -64,7 +61,9 @@ def look(completed: int = 1, status: ProviderStatus = ProviderStatus.COMPLETED) 
 
 def collecting(settler: Settler, *, room: int = 2, share: int = 2) -> tuple[Collector, Pool]:
     large = Pool(room, share, lambda: None)
-    return Collector(cast("Any", settler), large, Pool(8, 8, lambda: None), settler), large
+    collector = Collector(cast("Any", settler), large, Pool(8, 8, lambda: None), settler)
+    large.when_free(settler.freed.set)
+    return collector, large
 
 
 async def test_what_waits_starts_in_order_as_room_comes() -> None:
@@ -72,30 +71,37 @@ async def test_what_waits_starts_in_order_as_room_comes() -> None:
     collector, pool = collecting(settler)
     for name in ("first", "second", "third", "fourth"):
         collector.collect(shard(name), look(), PROVIDER)
-    await turns()
     assert settler.names == ["first", "second"]
     assert settler.queued == 2
 
     await settler.finish("second")
-    await turns()
 
     assert settler.names == ["first", "second", "third"]
     assert settler.queued == 1
     await pool.close()
 
 
-async def test_account_that_has_its_share_keeps_no_other_waiting() -> None:
+@pytest.mark.parametrize(
+    ("room", "share", "ended", "finished", "started"),
+    [
+        # an account that has its share keeps no other waiting
+        (3, 1, "a1 a2 b1 a3", "", "a1 b1"),
+        (3, 1, "a1 a2 b1 a3", "a1", "a1 b1 a2"),
+        # one with few waits for none with many
+        (2, 1, "a1 b1 a2 a3 b2 c1", "a1 b1 a2", "a1 b1 a2 b2 c1"),
+        # one download at a time serves accounts in turn
+        (1, 2, "a1 a2 a3 b1 b2", "a1 a2 b1 a3", "a1 a2 b1 a3 b2"),
+    ],
+)
+async def test_accounts_take_turns(room: int, share: int, ended: str, finished: str, started: str) -> None:
     settler = Settler()
-    collector, pool = collecting(settler, room=3, share=1)
-    for name, account in (("a1", "a"), ("a2", "a"), ("b1", "b"), ("a3", "a")):
-        collector.collect(shard(name, account), look(), PROVIDER)
-    await turns()
-    assert settler.names == ["a1", "b1"]
+    collector, pool = collecting(settler, room=room, share=share)
+    for name in ended.split():
+        collector.collect(shard(name, name[0]), look(), PROVIDER)
+    for name in finished.split():
+        await settler.finish(name)
 
-    await settler.finish("a1")
-    await turns()
-
-    assert settler.names == ["a1", "b1", "a2"]
+    assert settler.names == started.split()
     await pool.close()
 
 
@@ -103,12 +109,10 @@ async def test_shard_seen_again_keeps_its_place_and_is_collected_once_by_the_new
     settler = Settler()
     collector, pool = collecting(settler, room=1)
     collector.collect(shard("busy"), look(), PROVIDER)
-    await turns()
     for name, completed in (("seen", 1), ("later", 1), ("seen", 2)):
         collector.collect(shard(name), look(completed), PROVIDER)
     for name in ("busy", "seen", "later"):
         await settler.finish(name)
-        await turns()
 
     assert settler.names == ["busy", "seen", "later"]
     assert settler.started[1][1].counts["completed"] == 2
@@ -121,35 +125,8 @@ async def test_small_shard_waits_for_no_large_one() -> None:
     for name in ("large", "another"):
         collector.collect(shard(name), look(), PROVIDER)
     collector.collect(shard("small", lines=10), look(), PROVIDER)
-    await turns()
 
     assert settler.names == ["large", "small"]
-    await pool.close()
-
-
-async def test_account_with_few_waits_for_none_with_many() -> None:
-    settler = Settler()
-    collector, pool = collecting(settler, room=2, share=1)
-    for name, account in (("a1", "a"), ("b1", "b"), ("a2", "a"), ("a3", "a"), ("b2", "b"), ("c1", "c")):
-        collector.collect(shard(name, account), look(), PROVIDER)
-    await turns()
-    for name in ("a1", "b1", "a2"):
-        await settler.finish(name)
-
-    assert settler.names == ["a1", "b1", "a2", "b2", "c1"]
-    await pool.close()
-
-
-async def test_one_download_at_a_time_serves_accounts_in_turn() -> None:
-    settler = Settler()
-    collector, pool = collecting(settler, room=1)
-    for name, account in (("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b"), ("b2", "b")):
-        collector.collect(shard(name, account), look(), PROVIDER)
-    await turns()
-    for name in ("a1", "a2", "b1", "a3"):
-        await settler.finish(name)
-
-    assert settler.names == ["a1", "a2", "b1", "a3", "b2"]
     await pool.close()
 
 
@@ -159,7 +136,6 @@ async def test_refusal_needs_no_download_and_waits_for_none() -> None:
     for name in ("busy", "waits"):
         collector.collect(shard(name), look(), PROVIDER)
     collector.collect(shard("refused"), look(status=ProviderStatus.FAILED), PROVIDER)
-    await turns()
 
     assert settler.names == ["busy", "refused"]
     await pool.close()
@@ -170,10 +146,8 @@ async def test_what_is_stopped_makes_room_for_nothing() -> None:
     collector, pool = collecting(settler, room=1)
     for name in ("stopped", "waits"):
         collector.collect(shard(name), look(), PROVIDER)
-    await turns()
 
     await pool.close()
-    await turns()
 
     assert settler.names == ["stopped"]
 
@@ -185,14 +159,12 @@ async def test_accounts_share_what_may_wait(monkeypatch: Any) -> None:
     collector.collect(shard("busy"), look(), PROVIDER)
     for name, account in (*((f"a{n}", "a") for n in range(1, 7)), *((f"b{n}", "b") for n in range(1, 7))):
         collector.collect(shard(name, account), look(), PROVIDER)
-    await turns()
     order = ["busy", "a1", "b1", "a2", "b2", "a3", "a4"]
     for name in order:
         await settler.finish(name)
     assert settler.names == order
 
     collector.collect(shard("b3", "b"), look(), PROVIDER)
-    await turns()
 
     assert settler.names[-1] == "b3", "left to a later look, which has come"
     await pool.close()

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -200,43 +200,39 @@ class Subscription:
         places = consumer.assignment()
         begun, ended = self._begun, self._ended
         if not places:
-            self._stranded(begun == ended, begun, {}, {}, {})
+            self._stranded(begun == ended, begun, {})
             return
         first = await consumer.beginning_offsets(places)
         end = await consumer.end_offsets(places)
         # asked for at once, they are one request
         commits = await asyncio.gather(*(consumer.committed(place) for place in places))
         committed = dict(zip(places, commits, strict=True))
-        position = {place: await consumer.position(place) for place in places}
+        found: dict[TopicPartition, _Stand] = {}
         for place in places:
-            LAG.labels(self.topic, place.partition).set(max(0, end[place] - position[place]))
+            target = _target(first[place], committed[place], end[place])
+            found[place] = _Stand(await consumer.position(place), target, end[place])
+            LAG.labels(self.topic, place.partition).set(max(0, end[place] - found[place].position))
         idle = begun == ended == self._begun
-        targets = {place: _target(first[place], committed[place], end[place]) for place in places}
-        for place in self._stranded(idle, begun, position, targets, end):
+        for place in self._stranded(idle, begun, found):
             # seeking is safe in between: nobody has a batch of this consumer in hand
-            consumer.seek(place, targets[place])
+            consumer.seek(place, found[place].target)
             REWOUND.labels(self.topic).inc()
             extra = {
                 "event": "position_rewound",
                 "topic": self.topic,
                 "partition": place.partition,
-                "position": position[place],
-                "target": targets[place],
+                "position": found[place].position,
+                "target": found[place].target,
             }
             _log.warning("the broker has lost records or commits", extra=extra)
 
     def _stranded(
-        self,
-        idle: bool,
-        batches: int,
-        position: Mapping[TopicPartition, int],
-        targets: Mapping[TopicPartition, int],
-        end: Mapping[TopicPartition, int],
+        self, idle: bool, batches: int, found: Mapping[TopicPartition, "_Stand"]
     ) -> Iterable[TopicPartition]:
         if self._positions.is_settled(idle, batches):
             # what failed is somebody else's by now, or the broker has lost it: it comes no more
             self._failures = 0
-        return self._positions.stranded(idle, batches, position, targets, end)
+        return self._positions.stranded(idle, batches, found)
 
     async def _handle(self, consumer: AIOKafkaConsumer, records: Records) -> None:
         started = time.monotonic()
@@ -295,6 +291,14 @@ class _Delivery(KafkaAckableMessage):
             self._done()
 
 
+class _Stand(NamedTuple):
+    """Where a consumer stands in a partition, where it should with nothing in hand, and where that ends."""
+
+    position: int
+    target: int
+    end: int
+
+
 class _Positions:
     """Remembers the last look, because only what two looks in a row agree on is true of an idle consumer."""
 
@@ -308,12 +312,7 @@ class _Positions:
         return idle and batches == self._batches
 
     def stranded(
-        self,
-        idle: bool,
-        batches: int,
-        position: Mapping[TopicPartition, int],
-        targets: Mapping[TopicPartition, int],
-        end: Mapping[TopicPartition, int],
+        self, idle: bool, batches: int, found: Mapping[TopicPartition, _Stand]
     ) -> Iterable[TopicPartition]:
         """Partitions whose position lies beyond what is committed although nothing is in hand.
 
@@ -322,18 +321,19 @@ class _Positions:
         been read: joining the group again took it there, by a commit that is older than the log.
         """
         settled = self.is_settled(idle, batches)
-        found = []
-        for place, at in position.items():
-            if at <= targets[place]:
+        stranded = []
+        for place, (at, target, end) in found.items():
+            if at <= target:
                 self._rewound.pop(place, None)
                 continue
-            came_back = at <= end[place] and self._rewound.get(place) == (at, targets[place])
+            came_back = at <= end and self._rewound.get(place) == (at, target)
             if settled and self._last.get(place) == at and not came_back:
-                self._rewound[place] = (at, targets[place])
-                found.append(place)
+                self._rewound[place] = (at, target)
+                stranded.append(place)
         # a batch in hand now may be committed only after the next look
-        self._batches, self._last = batches if idle else _UNKNOWN, dict(position)
-        return found
+        self._batches = batches if idle else _UNKNOWN
+        self._last = {place: stand.position for place, stand in found.items()}
+        return stranded
 
 
 def _target(first: int, committed: int | None, end: int) -> int:

@@ -42,6 +42,8 @@ class _Queue:
 
     def take(self) -> _Ended | None:
         """The next that fits, of the account with the fewest jobs; of several the one that waited longest."""
+        if self.pool.free <= 0:  # as a rule, and there may be thousands of accounts
+            return None
         fitting = [account_id for account_id in self._accounts if self.pool.has_room_for(account_id)]
         if not fitting:
             return None
@@ -74,9 +76,8 @@ class Collector:
         return self._queues[small].pool.room_for(account_id)
 
     def collect(self, shard: Document, look: Look, provider: BatchProvider) -> None:
-        """Now, or when there is room."""
+        """Now, or when there is room; a refusal now, or by a later look, since the newest says why."""
         if is_refusal(look):
-            # the newest look says why, so an older one that waited would be of no use
             if self._small.has_room_for(shard["account_id"]):
                 self._begin(self._small, _Ended(shard, look, provider))
             return

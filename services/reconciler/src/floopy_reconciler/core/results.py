@@ -99,6 +99,7 @@ class ResultScan:
             self._take_all([line])
 
     def _take_all(self, lines: Iterable[PhysicalLine], margin: int = _MARGIN) -> None:
+        """So many calls further down, where less nesting is left to what decodes the lines."""
         if margin:
             self._take_all(lines, margin - 1)
             return
