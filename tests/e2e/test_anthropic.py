@@ -11,7 +11,7 @@ import pytest
 from floopy_e2e.lines import chat_line, custom_ids
 from floopy_e2e.providers import ANTHROPIC, Provider
 from floopy_e2e.stack import Stack
-from floopy_e2e.waiting import eventually
+from waiting import eventually
 
 from floopy_common.chassis.mongo import open_mongo
 from floopy_common.settings import MongoSettings

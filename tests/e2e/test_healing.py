@@ -10,8 +10,8 @@ import pytest_asyncio
 from floopy_e2e.lines import chat_file
 from floopy_e2e.providers import ANTHROPIC, PROVIDERS, Provider
 from floopy_e2e.stack import Stack, running_stack
-from floopy_e2e.waiting import eventually
 from pymongo.asynchronous.database import AsyncDatabase
+from waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

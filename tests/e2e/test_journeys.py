@@ -12,9 +12,9 @@ import pytest
 from floopy_e2e.lines import chat_file, chat_line, custom_ids
 from floopy_e2e.providers import ANTHROPIC, OPENAI, Provider
 from floopy_e2e.stack import Stack
-from floopy_e2e.waiting import eventually
 from openai import OpenAI
 from openai.types.chat import ChatCompletion
+from waiting import eventually
 
 from floopy import batch_run
 

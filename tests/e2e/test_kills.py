@@ -14,7 +14,7 @@ import pytest_asyncio
 from floopy_e2e.lines import chat_file, custom_ids
 from floopy_e2e.providers import ANTHROPIC, OPENAI, Provider
 from floopy_e2e.stack import Stack, running_stack
-from floopy_e2e.waiting import eventually
+from waiting import eventually
 
 from floopy.backends.kafka import KafkaDistribution, default_home
 

@@ -9,7 +9,7 @@ import pytest
 from floopy_e2e.lines import chat_file, custom_ids
 from floopy_e2e.providers import PROVIDERS, Provider
 from floopy_e2e.stack import Stack
-from floopy_e2e.waiting import eventually
+from waiting import eventually
 
 
 async def _start_batches(stack: Stack, contents: Mapping[Provider, bytes]) -> dict[Provider, str]:

@@ -14,13 +14,13 @@ import aiohttp
 from openai import AsyncOpenAI
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
+from waiting import eventually
 
 from floopy.simulation import Simulator
 from floopy.verification import Report, Verification
 from floopy_common.chassis.mongo import open_mongo
 from floopy_common.settings import MongoSettings
 from floopy_e2e.providers import Provider
-from floopy_e2e.waiting import eventually
 
 FAST = {
     "FLOOPY_SCAN__INTERVAL": "0.3",

@@ -12,8 +12,8 @@ from typing import Any
 import aiohttp
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from floopy_e2e.waiting import eventually
 from pymongo import AsyncMongoClient
+from waiting import eventually
 
 from floopy.backends.ports import free_port
 from floopy.backends.process import ChildProcess, tail

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from floopy_e2e.waiting import eventually
 from floopy_sinks.bench import Bench, kafka_settings, make_topics
 from floopy_sinks.lines import HEADERS, encoded, make_segment
+from waiting import eventually
 
 from floopy.backends.embedded import EmbeddedBroker
 from floopy.backends.topics import TopicSpec, create_topics

@@ -3,9 +3,9 @@
 import signal
 
 import pytest
-from floopy_e2e.waiting import eventually
 from floopy_sinks.bench import Bench
 from floopy_sinks.lines import encoded, failed, make_segment
+from waiting import eventually
 
 from floopy_common.domain.ids import new_batch_id
 from floopy_common.events.lines import LINE_COMPLETED, LineCompleted

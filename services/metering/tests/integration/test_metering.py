@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from floopy_e2e.waiting import eventually
 from floopy_sinks.bench import Bench
 from floopy_sinks.lines import COMPLETED, failed, make_segment
+from waiting import eventually
 
 from floopy_common.chassis.mongo import Document
 from floopy_common.domain.ids import new_batch_id, receipt_id, rollup_id

@@ -1,4 +1,4 @@
-"""The one way these tests wait: a condition, asked again until it holds or the deadline passes."""
+"""The one way the tests wait: a condition, asked again until it holds or the deadline passes."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
-_PAUSE = 0.05
+_PAUSE = 0.02
 
 
 async def eventually(
