@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from waiting import eventually
+
 from floopy_common.domain.segment import Sink
 from floopy_common.settings import KafkaSettings
 
@@ -38,7 +40,6 @@ async def test_no_broker_is_no_offsets(delivery: Any) -> None:
 async def test_a_topic_that_is_not_there_is_unreadable_or_empty(
     delivery: Any,
     make_topic: Callable[[KafkaSettings], Awaitable[None]],
-    wait_until: Callable[..., Awaitable[Any]],
 ) -> None:
     other = delivery.settings.model_copy(update={"topic_prefix": "no" + delivery.settings.topic_prefix})
     reader = delivery.offsets(other)
@@ -47,4 +48,4 @@ async def test_a_topic_that_is_not_there_is_unreadable_or_empty(
 
     await make_topic(other)
 
-    assert await wait_until(reader.read, "offsets")
+    assert await eventually(reader.read, timeout=20, what="offsets")

@@ -2,28 +2,27 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import groupby
 from typing import Any
 
 import pytest
+from waiting import eventually
 
 from floopy_common.chassis.producer import Producer
-from floopy_common.domain.errors import LeaseLost
-from floopy_common.domain.ids import line_id
-from floopy_common.domain.segment import SegmentState, partition_of
-from floopy_common.events.lines import decode_line
+from floopy_common.domain.segment import SegmentState
 from floopy_common.settings import KafkaSettings
 from floopy_common.stores.segments import SegmentStore
 from floopy_reconciler.adapters.renderer import RenderProcess
 from floopy_reconciler.core.jobs import Job, Take
 from floopy_reconciler.core.materials import Materials
 from floopy_reconciler.core.parts import NewPart
-from floopy_reconciler.core.ready import ReadySegments
 from floopy_reconciler.core.render import Piece, Renderer, Tally
 from floopy_reconciler.core.rendering import Backlog, Room
 from floopy_reconciler.errors import RendererLost
+
+from .bench import check_events
 
 FAILPOINTS = [
     "segment.after_claim",
@@ -55,23 +54,6 @@ async def test_a_segment_is_written_and_its_events_are_on_their_partition(delive
     assert delivery.changed.count(batch["_id"]) == 4
 
 
-async def check_events(delivery: Any, batch: dict[str, Any], segment: dict[str, Any]) -> None:
-    place = segment["emitted"]
-    assert place["partition"] == partition_of(batch["_id"], segment["no"], 4)
-    assert place["times"] == 1
-    values = await delivery.read(place["partition"], place["first_offset"], place["last_offset"])
-    # segments that share a partition are sent side by side
-    events = [line for value in values if (line := decode_line(value).data).segment.no == segment["no"]]
-    numbers = range(segment["first_line"], segment["last_line"] + 1)
-    assert [event.line_id for event in events] == [line_id(batch["_id"], n) for n in numbers]
-    for event in events:
-        assert event.response is not None
-        body = await delivery.blobs.read_bytes(
-            event.response.blob, event.response.offset, event.response.length
-        )
-        assert json.loads(body).keys() & {"choices", "error"}
-
-
 async def test_a_part_without_lines_leaves_no_blob(delivery: Any) -> None:
     batch = await delivery.plan(lines=4, segment_lines=4)
 
@@ -94,7 +76,7 @@ async def test_a_retry_answers_in_the_place_of_its_parent(delivery: Any) -> None
 
 @pytest.mark.parametrize("name", FAILPOINTS)
 async def test_whoever_comes_after_a_crash_finishes_with_the_same_bytes(
-    delivery: Any, killed: type[BaseException], wait_until: Callable[..., Awaitable[Any]], name: str
+    delivery: Any, killed: type[BaseException], name: str
 ) -> None:
     batch = await delivery.plan(lines=10, segment_lines=10)
     seen: list[str] = []
@@ -197,9 +179,7 @@ async def test_large_segments_are_rendered_by_a_process_of_their_own(
         await check_events(delivery, batch, segment)
 
 
-async def test_a_segment_whose_renderer_is_lost_is_claimed_again(
-    delivery: Any, wait_until: Callable[..., Awaitable[Any]]
-) -> None:
+async def test_a_segment_whose_renderer_is_lost_is_claimed_again(delivery: Any) -> None:
     """It may be the segment's own doing, so the one who held it counts as dead."""
 
     class Lost:
@@ -214,7 +194,7 @@ async def test_a_segment_whose_renderer_is_lost_is_claimed_again(
         (segment,) = await delivery.segments(batch)
         return (segment["lease"] or {}).get("attempt") == 2
 
-    await wait_until(lost, "a second try")
+    await eventually(lost, timeout=20, what="a second try")
     (segment,) = await delivery.segments(batch)
     assert segment["lease"]["deaths"] == 1
 
@@ -253,9 +233,7 @@ async def test_stored_bytes_are_let_go_before_events_are_sent(
     assert seen == {sent_while_held}
 
 
-async def test_what_no_longer_renders_to_its_stored_bytes_is_not_emitted(
-    delivery: Any, wait_until: Callable[..., Awaitable[Any]]
-) -> None:
+async def test_what_no_longer_renders_to_its_stored_bytes_is_not_emitted(delivery: Any) -> None:
     batch = await delivery.plan(lines=10, segment_lines=10)
     (segment,) = await delivery.emitted(batch)
     changes = {"state": "written", "manifest.output.sha256": "0" * 64}
@@ -266,14 +244,12 @@ async def test_what_no_longer_renders_to_its_stored_bytes_is_not_emitted(
         await worker.step()
         return "differs" in delivery.reports.seen
 
-    await wait_until(reported, "a difference")
+    await eventually(reported, timeout=20, what="a difference")
     (after,) = await delivery.segments(batch)
     assert (after["state"], after["emitted"]) == ("written", segment["emitted"])
 
 
-async def test_an_archive_that_is_gone_is_reported_and_tried_again(
-    delivery: Any, wait_until: Callable[..., Awaitable[Any]]
-) -> None:
+async def test_an_archive_that_is_gone_is_reported_and_tried_again(delivery: Any) -> None:
     batch = await delivery.plan(lines=10, segment_lines=10)
     blobs = delivery.mongo.collection("blobs")
     archive = await blobs.find_one({"kind": "archive"})
@@ -284,14 +260,12 @@ async def test_an_archive_that_is_gone_is_reported_and_tried_again(
         await worker.step()
         return "stuck" in delivery.reports.seen
 
-    await wait_until(reported, "a stuck segment")
+    await eventually(reported, timeout=20, what="a stuck segment")
     await blobs.insert_new(archive)
     await delivery.until(worker, batch, "emitted")
 
 
-async def test_a_line_whose_shard_is_under_way_is_not_written(
-    delivery: Any, wait_until: Callable[..., Awaitable[Any]]
-) -> None:
+async def test_a_line_whose_shard_is_under_way_is_not_written(delivery: Any) -> None:
     batch = await delivery.plan(lines=10, segment_lines=10)
     await delivery.mongo.collection("shards").update_one(
         {"batch_id": batch["_id"]}, {"$set": {"state": "submitted"}}
@@ -302,75 +276,8 @@ async def test_a_line_whose_shard_is_under_way_is_not_written(
         await worker.step()
         return "stuck" in delivery.reports.seen
 
-    await wait_until(reported, "a stuck segment")
+    await eventually(reported, timeout=20, what="a stuck segment")
     assert await delivery.in_state(batch, "open")
-
-
-async def test_batches_take_turns_whatever_their_size(delivery: Any) -> None:
-    large = await delivery.plan(lines=40, segment_lines=4)
-    small = [await delivery.plan(lines=4, segment_lines=4) for _ in range(2)]
-    store = SegmentStore(delivery.mongo, "worker", 30.0)
-    claimed, after = [], ""
-    for _ in range(6):
-        claim = await store.claim([SegmentState.OPEN], after)
-        assert claim is not None
-        after = claim.segment["batch_id"]
-        claimed.append((after, claim.segment["no"]))
-
-    assert {batch for batch, _ in claimed[:3]} == {large["_id"], *(batch["_id"] for batch in small)}
-    assert [no for batch, no in claimed if batch == large["_id"]] == [0, 1, 2, 3]
-
-
-async def test_what_was_offered_here_is_written_without_a_search(delivery: Any) -> None:
-    offered, other = [await delivery.plan(lines=4, segment_lines=4) for _ in range(2)]
-    ready = ReadySegments()
-    worker = delivery.worker(ready=ready, small=4, scan=3_600.0)
-    await worker.step()  # its search finds both
-    for batch in (offered, other):
-        await delivery.until(worker, batch, "emitted")
-    await delivery.mongo.collection("segments").update_many({}, {"$set": {"state": "written"}})
-    ready.offer(offered["_id"], await delivery.segments(offered))
-
-    await delivery.until(worker, offered, "emitted")
-
-    assert [segment["state"] for segment in await delivery.segments(other)] == ["written"]
-    worker.search()
-    await delivery.until(worker, other, "emitted")
-
-
-async def test_an_offered_segment_that_somebody_else_writes_is_left_to_them(delivery: Any) -> None:
-    batch = await delivery.plan(lines=4, segment_lines=4)
-    claim = await SegmentStore(delivery.mongo, "another", 30.0).claim([SegmentState.OPEN], "")
-    ready = ReadySegments()
-    ready.offer(batch["_id"], await delivery.segments(batch))
-    worker = delivery.worker(ready=ready, small=4, scan=3_600.0)
-
-    await worker.step()
-
-    assert claim is not None
-    (segment,) = await delivery.mongo.collection("segments").find_all(
-        {"batch_id": batch["_id"]}, durable=False
-    )
-    assert segment["lease"]["token"] == claim.segment["lease"]["token"]
-    assert ready.take(1, small=True) == []
-
-
-async def test_what_somebody_else_has_claimed_does_not_hold_up_the_rest(delivery: Any) -> None:
-    batches = [await delivery.plan(lines=4, segment_lines=4) for _ in range(3)]
-    ready = ReadySegments()
-    for batch in batches:
-        ready.offer(batch["_id"], await delivery.segments(batch))
-    store = SegmentStore(delivery.mongo, "another", 30.0)
-    for batch in batches[:2]:
-        ((segment),) = await delivery.segments(batch)
-        assert await store.claim_one(segment["_id"], [SegmentState.OPEN]) is not None
-    worker = delivery.worker(ready=ready, small=2, scan=3_600.0)
-    worker._search_at = float("inf")
-
-    assert await worker.step(), "there may be more"
-    await worker.step()
-
-    await delivery.until_in(batches[2], 0, "emitted")
 
 
 async def test_events_of_all_segments_in_hand_have_one_room() -> None:
@@ -387,43 +294,8 @@ async def test_events_of_all_segments_in_hand_have_one_room() -> None:
     assert room.left == 100
 
 
-async def test_a_claim_walks_the_index_of_what_is_ready(delivery: Any) -> None:
-    await delivery.plan(lines=40, segment_lines=1)
-    raw = delivery.mongo.collection("segments")._raw
-    criteria = {"batch_id": {"$gt": ""}, "ready": True, "state": {"$in": ["open", "written"]}}
-    plan = await raw.find(criteria).sort([("batch_id", 1), ("no", 1)]).explain()
-    stages = json.dumps(plan["queryPlanner"]["winningPlan"], default=str)
-    assert "batch_id_no_state" in stages
-    assert '"SORT"' not in stages
-
-
-async def test_a_fresh_lease_is_respected_and_an_expired_one_is_not(
-    delivery: Any, wait_until: Callable[..., Awaitable[Any]]
-) -> None:
-    await delivery.plan(lines=4, segment_lines=4)
-    store = SegmentStore(delivery.mongo, "worker", 0.3)
-    assert await store.claim([SegmentState.OPEN], "") is not None
-    assert await store.claim([SegmentState.OPEN], "") is None
-    await wait_until(lambda: store.claim([SegmentState.OPEN], ""), "an expired lease")
-
-
-async def test_who_lost_the_lease_changes_nothing(delivery: Any) -> None:
-    batch = await delivery.plan(lines=4, segment_lines=4)
-    store = SegmentStore(delivery.mongo, "zombie", 30.0)
-    claim = await store.claim([SegmentState.OPEN], "")
-    assert claim is not None
-    async with claim.hold() as hold:
-        await delivery.mongo.collection("segments").update_one(
-            {"_id": claim.segment["_id"]}, {"$set": {"lease.token": "somebody else"}}
-        )
-        for write in (hold.written({}, {}, {}), hold.emitted(0, 1, 2), hold.give_back(1, failed=True)):
-            with pytest.raises(LeaseLost):
-                await write
-    assert await delivery.in_state(batch, "open")
-
-
 async def test_segments_are_written_while_the_broker_is_away_and_emitted_once_it_is_back(
-    delivery: Any, wait_until: Callable[..., Awaitable[Any]]
+    delivery: Any,
 ) -> None:
     away = Producer(KafkaSettings(bootstrap_servers="127.0.0.1:1", send_timeout=0.3))
     batch = await delivery.plan(lines=40, segment_lines=4)
@@ -435,44 +307,3 @@ async def test_segments_are_written_while_the_broker_is_away_and_emitted_once_it
     for segment in segments:
         await check_events(delivery, batch, segment)
     await away.close()
-
-
-async def test_nothing_is_claimed_for_emission_while_the_broker_is_known_to_be_away(
-    delivery: Any, wait_until: Callable[..., Awaitable[Any]]
-) -> None:
-    away = Producer(KafkaSettings(bootstrap_servers="127.0.0.1:1", send_timeout=0.3))
-    worker = delivery.worker(producer=away, gate=(60.0, 60.0))
-    first = await delivery.plan(lines=4, segment_lines=4)
-    await delivery.until(worker, first, "written")
-
-    async def free() -> bool:
-        return (await delivery.segments(first))[0]["lease"]["token"] is None
-
-    await wait_until(free, "a released segment")
-    await delivery.mongo.collection("segments").update_many({}, {"$set": {"retry_at": None}})
-
-    second = await delivery.plan(lines=4, segment_lines=4)
-    await delivery.until(worker, second, "written")
-    await worker.step()
-
-    assert (await delivery.segments(first))[0]["lease"]["attempt"] == 1
-    await away.close()
-
-
-async def test_a_worker_that_is_stopped_leaves_its_segment_to_the_next_at_once(delivery: Any) -> None:
-    batch = await delivery.plan(lines=4, segment_lines=4)
-    store = SegmentStore(delivery.mongo, "stopped", 60.0)
-    claim = await store.claim([SegmentState.OPEN], "")
-    assert claim is not None
-    reached = asyncio.Event()
-
-    def hit(name: str) -> None:
-        if name == "segment.after_claim":
-            reached.set()
-
-    task = asyncio.create_task(delivery.worker(hit=hit, owner="stopped").carry_out(claim))
-    await reached.wait()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-    await delivery.until(delivery.worker(owner="next"), batch, "emitted")

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaConsumer
+from waiting import eventually
 
 from floopy.backends.topics import TopicSpec, create_topics
 from floopy.simulation import OwnSimulator
@@ -84,23 +85,29 @@ class Process:
                 await asyncio.wait({ended}, timeout=0.05)
         assert ended.result() == -signal.SIGKILL, self.log.read_text()[-3000:]
 
-    async def until(self, drive: Callable[[], Awaitable[Any]]) -> None:
+    async def until(self, drive: Callable[[], Awaitable[bool]]) -> None:
         """Run until `drive` says so."""
         async with self.running() as process:
+
+            async def driven() -> bool:
+                done = await drive()
+                assert done or process.returncode is None, "the process has ended"
+                return done
+
             try:
-                async with asyncio.timeout(60):
-                    while not await drive():
-                        assert process.returncode is None, self.log.read_text()[-3000:]
-                        await asyncio.sleep(0.05)
-            except TimeoutError:
-                pytest.fail("the batch did not end: " + self.log.read_text()[-3000:])
+                await eventually(driven, timeout=60, what="the end of the batch")
+            except AssertionError as failure:
+                failure.add_note(self.log.read_text()[-3000:])
+                raise
 
     async def stops_when_told(self) -> None:
         """Start, become ready, stop."""
+
+        async def assigned() -> bool:
+            return "assigned to partitions" in self.log.read_text()
+
         async with self.running() as process:
-            async with asyncio.timeout(30):
-                while "assigned to partitions" not in self.log.read_text():
-                    await asyncio.sleep(0.05)
+            await eventually(assigned, timeout=30, what="partitions assigned")
             process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(process.wait(), 20) == 0
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from waiting import eventually
 
 from floopy_common.chassis.mongo import Mongo
 from floopy_common.domain.errors import LeaseLost
@@ -38,6 +39,12 @@ async def claim(polls: PollStore) -> dict[str, Any]:
     return claimed
 
 
+async def a_moment_after_the_look(polls: PollStore) -> None:
+    """The server's clock has milliseconds: until it shows a later one than when the look began."""
+    begun_earlier = {"$expr": {"$lt": ["$poll.started_at", "$$NOW"]}}
+    await eventually(lambda: polls._shards.find_one(begun_earlier), what="a later millisecond")
+
+
 async def test_claimed_look_is_nobody_elses(polls: PollStore, planted: Any) -> None:
     shard = await claim(polls)
 
@@ -59,7 +66,7 @@ async def test_claim_that_ran_out_is_taken_over_and_its_look_changes_nothing(
     (due,) = await polls.due_looks(10)
     late = await polls.claim_look(due["_id"], 0)
     assert late is not None
-    await asyncio.sleep(0.005)  # the server's clock has milliseconds
+    await a_moment_after_the_look(polls)
     second = await claim(polls)
     await record(polls, second, "completed")
 
@@ -68,7 +75,7 @@ async def test_claim_that_ran_out_is_taken_over_and_its_look_changes_nothing(
     assert shard["provider_status"] == "completed"
 
 
-async def test_look_that_takes_long_stays_ones_own(polls: PollStore, planted: Any, wait_for: Any) -> None:
+async def test_look_that_takes_long_stays_ones_own(polls: PollStore, planted: Any) -> None:
     (due,) = await polls.due_looks(10)
     looking = await polls.claim_look(due["_id"], 0.3)
     assert looking is not None
@@ -79,7 +86,7 @@ async def test_look_that_takes_long_stays_ones_own(polls: PollStore, planted: An
         return datetime.now(UTC) > claimed_until + timedelta(seconds=0.3)
 
     async with polls.keeping(looking, 0.3):
-        await wait_for(past_the_claim, "more time than was claimed")
+        await eventually(past_the_claim, timeout=20, what="more time than was claimed")
 
 
 async def test_look_that_is_stopped_is_due_for_others_at_once(polls: PollStore, planted: Any) -> None:
@@ -97,7 +104,7 @@ async def test_asking_during_a_look_brings_another_at_once(
 ) -> None:
     refreshing = RefreshStore(mongo)
     looking = await claim(polls)
-    await asyncio.sleep(0.005)
+    await a_moment_after_the_look(polls)
     asked = await refreshing.ask(planted.id, 0)
     assert asked is not None
     assert await polls.due_looks(10) == [], "a second look beside the first"
