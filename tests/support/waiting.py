@@ -3,23 +3,37 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from inspect import isawaitable
+from typing import Any, TypeVar, overload
 
 Result = TypeVar("Result")
 
 _PAUSE = 0.02
 
 
+@overload
 async def eventually(
-    ask: Callable[[], Awaitable[Result | None]], *, timeout: float = 30.0, what: str = "the condition"
-) -> Result:
-    """What `ask` answers once that is neither None nor False; AssertionError after `timeout` seconds."""
+    ask: Callable[[], Awaitable[Result | None]], *, timeout: float = ..., what: str = ...
+) -> Result: ...
+@overload
+async def eventually(
+    ask: Callable[[], Result | None], *, timeout: float = ..., what: str = ...
+) -> Result: ...
+async def eventually(ask: Callable[[], Any], *, timeout: float = 30.0, what: str = "the condition") -> Any:
+    """What `ask` answers, awaited if need be, once that is true; AssertionError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
-    last: object = None
     while True:
-        last = await ask()
+        answer = ask()
+        last = await answer if isawaitable(answer) else answer
         if last:
             return last
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not hold within {timeout:g} s; last answer: {last!r}")
         await asyncio.sleep(_PAUSE)
+
+
+def eventually_sync(
+    ask: Callable[[], Result | None], *, timeout: float = 30.0, what: str = "the condition"
+) -> Result:
+    """The same in a test without an event loop."""
+    return asyncio.run(eventually(ask, timeout=timeout, what=what))

@@ -1,10 +1,11 @@
 """One account at a provider, as tests use it."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from waiting import eventually
 
 from floopy_common.providers.openai.client import OpenAiBatches
 from floopy_common.providers.openai.request import upstream_line
@@ -65,10 +66,11 @@ class Account:
         )
 
     async def until(self, batch_id: str, status: str) -> ProviderBatch:
-        async with asyncio.timeout(DEADLINE):
-            while (batch := await self.client.get(batch_id)).status != status:
-                await asyncio.sleep(0.02)
-        return batch
+        async def arrived() -> ProviderBatch | None:
+            batch = await self.client.get(batch_id)
+            return batch if batch.status == status else None
+
+        return await eventually(arrived, timeout=DEADLINE, what=f"{batch_id} as {status}")
 
     async def ended(self, content: bytes) -> ProviderBatch:
         batch = await self.create(await self.upload(content))

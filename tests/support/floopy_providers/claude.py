@@ -1,10 +1,11 @@
 """One account at Anthropic, as tests use it."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from waiting import eventually
 
 from floopy_common.providers.anthropic.client import AnthropicBatches
 from floopy_common.providers.anthropic.request import upstream_element
@@ -64,10 +65,11 @@ class Claude:
         )
 
     async def until(self, batch_id: str, status: str) -> ProviderBatch:
-        async with asyncio.timeout(DEADLINE):
-            while (batch := await self.client.get(batch_id)).status != status:
-                await asyncio.sleep(0.02)
-        return batch
+        async def arrived() -> ProviderBatch | None:
+            batch = await self.client.get(batch_id)
+            return batch if batch.status == status else None
+
+        return await eventually(arrived, timeout=DEADLINE, what=f"{batch_id} as {status}")
 
     async def download(self, batch_id: str) -> bytes:
         async with self.client.open_result(batch_id) as result:

@@ -1,29 +1,12 @@
-"""Tiny child programs, real processes all of them, and one way to wait."""
+"""Tiny child programs, real processes all of them."""
 
-import asyncio
 import sys
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from floopy.backends.backend import Program, until
-
-Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
-
-
-@pytest.fixture
-def eventually() -> Eventually:
-    """Waits until a condition holds, for 20 seconds at most."""
-
-    async def wait(condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 20
-        while not condition():
-            assert time.monotonic() < deadline, "the condition did not come true"
-            await asyncio.sleep(0.01)
-
-    return wait
 
 
 class FakeProgram:

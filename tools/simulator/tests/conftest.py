@@ -1,7 +1,6 @@
 """A running simulator, a client for it and the requests the tests send."""
 
 import json
-import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from typing import Any
 
 import openai
 import pytest
+from waiting import eventually_sync
 
 from floopy.simulation import SimulatorProcess
 from floopy_simulator.config import DEFAULT_ANTHROPIC_MODELS, DEFAULT_MODELS
@@ -36,16 +36,6 @@ DEFAULTS = {
     "anthropic_models": list(DEFAULT_ANTHROPIC_MODELS),
     "revoked_keys": [],
 }
-
-
-def poll_until(condition: Callable[[], Any], within: float = DEADLINE) -> Any:
-    """The first true value of `condition`; fails when there is none in time."""
-    deadline = time.monotonic() + within
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {within} s")
-        time.sleep(0.01)
-    return value
 
 
 class RunningSimulator(SimulatorProcess):
@@ -104,7 +94,7 @@ class Account:
             batch = self.client.batches.retrieve(batch_id)
             return batch if batch.status in wanted else None
 
-        return poll_until(arrived)
+        return eventually_sync(arrived, timeout=DEADLINE, what=f"{batch_id} as one of {wanted}")
 
     def run(self, content: bytes, endpoint: str = CHAT) -> Any:
         return self.wait(self.create(content, endpoint))
@@ -193,8 +183,3 @@ def requests() -> Any:
             return as_lines([make_body(f"Question {number}: why?", **more) for number in range(1, count + 1)])
 
     return Requests
-
-
-@pytest.fixture
-def eventually() -> Callable[..., Any]:
-    return poll_until

@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from waiting import eventually
+
 from floopy.simulation import Simulator
 from floopy_common.chassis.mongo import Mongo
 
@@ -37,10 +39,13 @@ class Up:
         return {row["name"]: row for row in self.read("processes.json")}
 
     async def ready(self) -> None:
-        async with asyncio.timeout(READY):
-            while not (self.data_dir / "credentials.json").exists():
-                assert self.process.returncode is None, (self.data_dir / "up.log").read_text()
-                await asyncio.sleep(0.05)
+        def is_ready() -> bool:
+            if (self.data_dir / "credentials.json").exists():
+                return True
+            assert self.process.returncode is None, (self.data_dir / "up.log").read_text()
+            return False
+
+        await eventually(is_ready, timeout=READY, what="a ready system")
 
     async def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
@@ -74,9 +79,7 @@ def alive(pid: int) -> bool:
 
 
 async def all_gone(pids: list[int]) -> None:
-    async with asyncio.timeout(30):
-        while any(alive(pid) for pid in pids):
-            await asyncio.sleep(0.05)
+    await eventually(lambda: not any(alive(pid) for pid in pids), what="the end of every process")
 
 
 def mode(path: Path) -> int:
@@ -142,9 +145,7 @@ async def test_two_systems_never_share_a_directory(tmp_path: Path) -> None:
     async with up(
         data_dir, FLOOPY_MONGO__URI="mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=1000"
     ) as first:
-        async with asyncio.timeout(30):
-            while not (data_dir / "processes.json").exists():
-                await asyncio.sleep(0.02)
+        await eventually((data_dir / "processes.json").exists, what="a system that has begun")
         async with up(data_dir) as second:
             assert await asyncio.wait_for(second.process.wait(), 30) == 1
         assert "another floopy up" in (data_dir / "up.log").read_text()

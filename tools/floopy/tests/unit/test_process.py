@@ -8,6 +8,8 @@ import sys
 import threading
 from pathlib import Path
 
+from waiting import eventually
+
 from floopy.backends.process import ChildProcess, tail
 
 SLEEPS = (sys.executable, "-c", "import time; time.sleep(60)")
@@ -31,7 +33,7 @@ def runs(pid: int) -> bool:
     return state != "Z"
 
 
-async def test_child_dies_with_a_killed_parent(tmp_path, eventually) -> None:
+async def test_child_dies_with_a_killed_parent(tmp_path) -> None:
     command = (sys.executable, "-c", PARENT, str(tmp_path / "child.log"), *SLEEPS)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         child = int(parent.stdout.readline())
@@ -39,7 +41,7 @@ async def test_child_dies_with_a_killed_parent(tmp_path, eventually) -> None:
 
         parent.kill()
 
-        await eventually(lambda: not runs(child))
+        await eventually(lambda: not runs(child), timeout=20, what="the end of the child")
 
 
 async def test_exited_tells_the_signal(tmp_path) -> None:

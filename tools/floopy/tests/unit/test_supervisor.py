@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+from waiting import eventually
 
 from floopy.stack.supervisor import CrashLoopError, Limits, NotReadyError, ProcessRecord, Supervisor
 
@@ -44,25 +45,25 @@ async def supervisor(tmp_path: Path, told: Told) -> AsyncIterator[Supervisor]:
     await supervisor.stop()
 
 
-async def test_killed_child_comes_back(supervisor, told, make_program, eventually) -> None:
+async def test_killed_child_comes_back(supervisor, told, make_program) -> None:
     supervisor.add("sink", make_program("sink", SERVES).make)
     await supervisor.wait_ready(20)
     first = told.pid("sink")
 
     os.kill(first, signal.SIGKILL)
 
-    await eventually(lambda: told.pid("sink") not in {None, first})
+    await eventually(lambda: told.pid("sink") not in {None, first}, timeout=20, what="another pid")
     await supervisor.wait_ready(20)
     assert len(told.deaths) == 1
     assert told.deaths[0].startswith("sink ended with SIGKILL and is started again; see ")
 
 
-async def test_deaths_after_readiness_are_no_crash_loop(supervisor, make_program, eventually) -> None:
+async def test_deaths_after_readiness_are_no_crash_loop(supervisor, make_program) -> None:
     program = make_program("sink", "ready.touch(); time.sleep(0.15)")
     supervisor.add("sink", program.make)
     watching = asyncio.create_task(supervisor.watch())
 
-    await eventually(lambda: program.starts > 4)
+    await eventually(lambda: program.starts > 4, timeout=20, what="five starts")
 
     assert not watching.done()
     watching.cancel()
@@ -98,14 +99,14 @@ async def test_restarts_back_off(supervisor, told, make_program) -> None:
     assert clock() - started > 0.2 + 0.4
 
 
-async def test_child_waits_for_what_it_needs(supervisor, make_program, eventually, tmp_path) -> None:
+async def test_child_waits_for_what_it_needs(supervisor, make_program, tmp_path) -> None:
     door = tmp_path / "door"
     behind = f"while not pathlib.Path({str(door)!r}).exists(): time.sleep(0.01)\n"
     needed = make_program("mongod", behind + SERVES)
     needing = make_program("sink", SERVES)
     need = supervisor.add("mongod", needed.make)
     supervisor.add("sink", needing.make, [need])
-    await eventually(lambda: needed.starts == 1)
+    await eventually(lambda: needed.starts == 1, timeout=20, what="a start")
     assert needing.starts == 0
 
     door.touch()
@@ -114,17 +115,17 @@ async def test_child_waits_for_what_it_needs(supervisor, make_program, eventuall
     assert needing.starts == 1
 
 
-async def test_deaths_while_a_need_is_away_do_not_count(supervisor, told, make_program, eventually) -> None:
+async def test_deaths_while_a_need_is_away_do_not_count(supervisor, told, make_program) -> None:
     was = "was = pathlib.Path(f'{ready}.was')\nif was.exists(): time.sleep(60)\nwas.touch()\n"
     need = supervisor.add("mongod", make_program("mongod", was + SERVES).make)
     needing = make_program("sink", "time.sleep(60)")
     sink = supervisor.add("sink", needing.make, [need])
-    await eventually(lambda: needing.starts == 1)
+    await eventually(lambda: needing.starts == 1, timeout=20, what="a start")
 
     os.kill(told.pid("mongod"), signal.SIGKILL)
-    await eventually(lambda: not need.ready.is_set())
+    await eventually(lambda: not need.ready.is_set(), timeout=20, what="a need that is away")
     os.kill(told.pid("sink"), signal.SIGKILL)
-    await eventually(lambda: sink.deaths == 1)
+    await eventually(lambda: sink.deaths == 1, timeout=20, what="a death that is noticed")
 
     assert not sink.untimely
     assert needing.starts == 1

@@ -2,6 +2,7 @@
 
 import openai
 import pytest
+from waiting import eventually_sync
 
 
 def test_a_batch_completes_with_every_line_answered_once(account, requests):
@@ -73,16 +74,18 @@ def test_a_batch_moves_only_as_told_while_auto_is_off(account, sim, requests):
     assert all(done[f"{state}_at"] for state in ("in_progress", "finalizing", "completed"))
 
 
-def test_counts_move_while_a_batch_runs(account, sim, requests, eventually):
+def test_counts_move_while_a_batch_runs(account, sim, requests):
     sim.configure(batch_seconds=2.0)
     batch_id = account.create(requests.many(40))
 
-    counts = eventually(
+    counts = eventually_sync(
         lambda: (
             (found := account.client.batches.retrieve(batch_id).request_counts)
             and 0 < found.completed < found.total
             and found
-        )
+        ),
+        timeout=20,
+        what="counts on their way",
     )
 
     assert counts.total == 40

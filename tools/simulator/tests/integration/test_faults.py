@@ -8,6 +8,7 @@ import urllib.error
 
 import openai
 import pytest
+from waiting import eventually_sync
 
 
 def created(account):
@@ -79,14 +80,16 @@ def test_an_upload_may_be_dropped_too(account, sim, requests):
 
 
 @pytest.mark.parametrize(("when", "meanwhile"), [("before", 0), ("after", 1)])
-def test_a_hold_waits_for_its_release(account, sim, requests, eventually, when, meanwhile):
+def test_a_hold_waits_for_its_release(account, sim, requests, when, meanwhile):
     file_id = account.upload(requests.many(1))
     fault = sim.script("batches.create", {"kind": "hold", "when": when})
     answers = []
     thread = threading.Thread(target=lambda: answers.append(create(account, file_id)))
     thread.start()
 
-    eventually(lambda: sim.call("GET", f"/faults/{fault}")["waiting"] == 1)
+    eventually_sync(
+        lambda: sim.call("GET", f"/faults/{fault}")["waiting"] == 1, timeout=20, what="a held call"
+    )
     assert (created(account), answers) == (meanwhile, [])
     sim.call("POST", f"/faults/{fault}/release")
     thread.join()

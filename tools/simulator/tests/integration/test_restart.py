@@ -2,6 +2,7 @@
 
 import openai
 import pytest
+from waiting import eventually_sync
 
 
 def reconnect(simulator, account, make_account):
@@ -43,11 +44,15 @@ def test_a_batch_goes_on_where_it_was_killed(own_simulator, make_account, reques
     assert len(own_simulator.executed(batch_id)) == 300
 
 
-def test_killed_while_lines_run_no_line_is_doubled_or_lost(own_simulator, make_account, requests, eventually):
+def test_killed_while_lines_run_no_line_is_doubled_or_lost(own_simulator, make_account, requests):
     own_simulator.configure(batch_seconds=1.5)
     account = make_account(own_simulator)
     batch_id = account.create(requests.many(3000))
-    eventually(lambda: account.client.batches.retrieve(batch_id).request_counts.completed > 500)
+    eventually_sync(
+        lambda: account.client.batches.retrieve(batch_id).request_counts.completed > 500,
+        timeout=20,
+        what="500 lines that have run",
+    )
 
     again = reconnect(own_simulator, account, make_account)
     batch = again.wait(batch_id)

@@ -9,6 +9,7 @@ from typing import Any
 
 import anthropic
 import pytest
+from waiting import eventually_sync
 
 MODEL = "claude-opus-4-8"
 DEADLINE = 20.0
@@ -32,13 +33,12 @@ class Reply:
 class MessageAccount:
     """The SDK's retries are switched off; it sends the newest API version and the key as a bearer token."""
 
-    def __init__(self, simulator: Any, key: str, until: Callable[..., Any]) -> None:
+    def __init__(self, simulator: Any, key: str) -> None:
         self.key = key
         self.simulator = simulator
         self.client = anthropic.Anthropic(
             api_key=key, base_url=simulator.anthropic_base_url, max_retries=0, timeout=DEADLINE
         )
-        self._until = until
 
     def raw(self, method: str, path: str, body: object = None, **headers: str | None) -> Reply:
         """Without the SDK; a header that is None is left out, `_` in its name stands for `-`."""
@@ -67,7 +67,7 @@ class MessageAccount:
             batch = self.get(batch_id)
             return batch if batch.processing_status == "ended" else None
 
-        return self._until(ended)
+        return eventually_sync(ended, timeout=DEADLINE, what=f"the end of {batch_id}")
 
     def run(self, *params: dict[str, Any]) -> Any:
         return self.wait(self.create(*params))
@@ -110,11 +110,11 @@ def many() -> Callable[[int], list[dict[str, Any]]]:
 
 
 @pytest.fixture
-def make_claude(eventually: Callable[..., Any]) -> Iterator[Callable[..., MessageAccount]]:
+def make_claude() -> Iterator[Callable[..., MessageAccount]]:
     accounts: list[MessageAccount] = []
 
     def make(simulator: Any, key: str | None = None) -> MessageAccount:
-        accounts.append(MessageAccount(simulator, key or f"sk-ant-{uuid.uuid4().hex}", eventually))
+        accounts.append(MessageAccount(simulator, key or f"sk-ant-{uuid.uuid4().hex}"))
         return accounts[-1]
 
     yield make

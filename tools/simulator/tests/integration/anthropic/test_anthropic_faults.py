@@ -8,6 +8,7 @@ import urllib.request
 
 import anthropic
 import pytest
+from waiting import eventually_sync
 
 
 def created(claude):
@@ -36,13 +37,15 @@ def test_a_dropped_connection_before_or_after_the_effect(claude, sim, many, when
     assert created(claude) == kept
 
 
-def test_a_hold_waits_for_its_release(claude, sim, many, eventually):
+def test_a_hold_waits_for_its_release(claude, sim, many):
     fault = sim.script("messages.batches.create", {"kind": "hold", "when": "after"})
     answers = []
     thread = threading.Thread(target=lambda: answers.append(claude.create(*many(1))))
     thread.start()
 
-    eventually(lambda: sim.call("GET", f"/faults/{fault}")["waiting"] == 1)
+    eventually_sync(
+        lambda: sim.call("GET", f"/faults/{fault}")["waiting"] == 1, timeout=20, what="a held call"
+    )
     assert (created(claude), answers) == (1, [])
     sim.call("POST", f"/faults/{fault}/release")
     thread.join()

@@ -5,6 +5,7 @@ import json
 
 import anthropic
 import pytest
+from waiting import eventually_sync
 
 
 def sent(params):
@@ -66,11 +67,15 @@ def test_a_batch_in_the_ledger_shows_what_the_api_does_not(claude, sim, many):
     assert row["ended_at"] is None
 
 
-def test_killed_while_requests_run_none_is_doubled_or_lost(own_simulator, make_claude, many, eventually):
+def test_killed_while_requests_run_none_is_doubled_or_lost(own_simulator, make_claude, many):
     own_simulator.configure(batch_seconds=1.5)
     claude = make_claude(own_simulator)
     batch_id = claude.create(*many(2000))
-    eventually(lambda: own_simulator.call("GET", "/ledger")["batches"][0]["executed"] > 300)
+    eventually_sync(
+        lambda: own_simulator.call("GET", "/ledger")["batches"][0]["executed"] > 300,
+        timeout=20,
+        what="300 requests that have run",
+    )
 
     again = reconnect(own_simulator, claude, make_claude)
     again.wait(batch_id)
