@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from aiohttp import web
 from openai import AsyncOpenAI
 from pydantic import SecretStr
 from pymongo import MongoClient
+from waiting import eventually
 
 from floopy_api.core.authentication import Authenticator
 from floopy_api.handlers.keys import AUTHENTICATOR
@@ -107,13 +108,7 @@ class Service:
             names = ("files", "blobs", "blob_chunks")
             return [await self.count(name) for name in names] == [0, 0, 0]
 
-        await self.eventually(is_empty)
-
-    @staticmethod
-    async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
-        async with asyncio.timeout(seconds):
-            while not await condition():
-                await asyncio.sleep(0.02)
+        await eventually(is_empty, timeout=10, what="an empty store")
 
     @contextmanager
     def queries_counted(self, monkeypatch: pytest.MonkeyPatch, collection: str) -> Iterator[list[str]]:

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from openai import AsyncOpenAI
 from pydantic import SecretStr
+from waiting import eventually
 
 from floopy_api.handlers.middleware import PUBLIC_PATHS
 from floopy_common.chassis.secrets import Keyring, new_api_key
@@ -117,7 +118,7 @@ async def test_a_revoked_key_is_dead_once_it_is_forgotten(serving: Any) -> None:
                 async with http.get("/v1/batches") as answer:
                     return answer.status == 401
 
-            await service.eventually(is_refused)
+            await eventually(is_refused, timeout=10, what="a refusal of the revoked key")
 
 
 async def test_two_keys_of_one_organisation_see_the_same(

@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 from prometheus_client import REGISTRY
+from waiting import eventually
 
 from floopy.backends.mongod import Mongod
 from floopy_common.settings import MongoSettings
@@ -129,7 +130,7 @@ async def test_an_outage_of_the_database_is_a_503_that_passes(serving_at: Any, t
                     async with http.get("/v1/batches") as answer:
                         return answer.status == 200
 
-                await service.eventually(answers_again, 30)
+                await eventually(answers_again, what="an answer again")
     finally:
         await mongod.kill()
 

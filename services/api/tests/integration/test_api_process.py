@@ -16,6 +16,7 @@ import openai
 import pytest
 from aiokafka import AIOKafkaConsumer
 from openai import AsyncOpenAI
+from waiting import eventually
 
 from floopy.backends.ports import LOOPBACK, free_port
 from floopy.backends.topics import TopicSpec, create_topics
@@ -32,16 +33,17 @@ class Process:
         self.url = url
 
     async def ready(self) -> None:
-        async with asyncio.timeout(30), aiohttp.ClientSession() as http:
-            while True:
+        async with aiohttp.ClientSession() as http:
+
+            async def is_ready() -> bool:
                 assert self.child.returncode is None, "the process ended"
                 try:
                     async with http.get(f"{self.url}/readyz") as answer:
-                        if answer.status == 200:
-                            return
+                        return answer.status == 200
                 except aiohttp.ClientConnectionError:
-                    pass
-                await asyncio.sleep(0.05)
+                    return False
+
+            await eventually(is_ready, what="a ready process")
 
     async def stopped(self) -> int:
         return await asyncio.wait_for(self.child.wait(), 30)
@@ -106,7 +108,7 @@ async def test_the_event_of_a_create_reaches_the_broker(
         async def outbox_is_empty() -> bool:
             return (await service.batch(batch.id))["outbox"] == []
 
-        await service.eventually(outbox_is_empty)
+        await eventually(outbox_is_empty, timeout=10, what="an empty outbox")
     assert record.key == batch.id.encode()
     event = msgspec.json.decode(record.value)
     assert (event["type"], event["data"]["batch_id"]) == ("batch.created", batch.id)
@@ -157,9 +159,9 @@ async def test_an_upload_under_way_is_finished_when_the_process_is_told_to_stop(
         reader, writer = await asyncio.open_connection(LOOPBACK, int(settings["FLOOPY_API__PORT"]))
         with closing(writer):
             writer.write(head.encode() + body[:2_900_000])
-            await service.eventually(has_begun)
+            await eventually(has_begun, timeout=10, what="an upload under way")
             process.child.send_signal(signal.SIGTERM)
-            await service.eventually(lambda: _refuses_connections(settings))
+            await eventually(lambda: _refuses_connections(settings), timeout=10, what="a shut door")
             writer.write(body[2_900_000:])
 
             assert (await asyncio.wait_for(reader.readline(), 20)).startswith(b"HTTP/1.1 200 ")

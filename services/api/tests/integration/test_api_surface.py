@@ -11,6 +11,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 from typing_extensions import override
+from waiting import eventually
 
 from floopy_api.core.sendings import Sending, look
 from floopy_common.settings import ApiSettings
@@ -274,9 +275,9 @@ async def test_more_uploads_at_once_than_an_organisations_share_are_refused(serv
                 async with http.post("/v1/files", data=b"--a--\r\n", headers=form) as answer:
                     return answer.status == 400
 
-            await service.eventually(is_refused)
+            await eventually(is_refused, timeout=10, what="a refusal")
             writer.close()
-            await service.eventually(is_taken)
+            await eventually(is_taken, timeout=10, what="a request that is taken again")
 
 
 @pytest.mark.surface("3.2 retrieve: a finished batch; 9.14: of another organisation it is unknown")

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from waiting import eventually
 
 from floopy_api.handlers import multipart
 
@@ -196,7 +197,7 @@ async def test_a_client_that_leaves_in_the_middle_leaves_nothing(
 
     async with raw(service, alice, framing) as (_, writer):
         writer.write(f"{len(begun):x}\r\n".encode() + begun if "chunked" in framing else begun)
-        await service.eventually(chunks_are_there)
+        await eventually(chunks_are_there, timeout=10, what="an upload under way")
         writer.transport.abort()
 
         await service.stores_nothing()

@@ -14,6 +14,7 @@ import aiohttp
 import openai
 import pytest
 from openai import AsyncOpenAI
+from waiting import eventually
 
 from floopy.backends.ports import LOOPBACK, free_port
 from floopy_api.handlers.keys import UPLOADS
@@ -51,16 +52,17 @@ async def process(mongo_uri: str, database: str, **settings: str) -> AsyncIterat
 
 
 async def _ready(child: asyncio.subprocess.Process, url: str) -> None:
-    async with asyncio.timeout(30), aiohttp.ClientSession() as http:
-        while True:
+    async with aiohttp.ClientSession() as http:
+
+        async def is_ready() -> bool:
             assert child.returncode is None, "the process ended"
             try:
                 async with http.get(f"{url}/readyz") as answer:
-                    if answer.status == 200:
-                        return
+                    return answer.status == 200
             except aiohttp.ClientConnectionError:
-                pass
-            await asyncio.sleep(0.05)
+                return False
+
+        await eventually(is_ready, what="a ready process")
 
 
 def sdk(url: str, alice: Any) -> AsyncOpenAI:
@@ -166,4 +168,4 @@ async def test_the_process_expires_uploads_nobody_asks_for(
         return bool(await uploads.count({"_id": upload, "status": "expired", "parts": []}))
 
     async with process(mongo_uri, database):
-        await service.eventually(is_expired)
+        await eventually(is_expired, timeout=10, what="an expired upload")

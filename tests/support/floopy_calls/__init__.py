@@ -1,0 +1,1 @@
+"""Calls of the API that several suites of it make."""
