@@ -1,78 +1,26 @@
-"""What a batch's input is refused for, line by line, and what is taken however odd it looks."""
+"""What a line of a batch's input is refused for, and what is taken however odd it looks."""
 
 import json
-import tracemalloc
-from dataclasses import replace
 from typing import Any
 
-import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from floopy_batches.scanning import (
+    CHAT,
+    EMBEDDINGS,
+    MESSAGES,
+    all_taken,
+    encoded,
+    raw_body,
+    request,
+    scan_rows,
+    scanned,
+    the_fault,
+    with_body,
+    without,
+)
 
-from floopy_common.domain.index import unpack_input
-from floopy_submitter.core.cutting import SegmentLimits, ShardLimits
-from floopy_submitter.core.faults import MAX_FAULTS, Fault
-from floopy_submitter.core.scan import InputScan
+from floopy_submitter.core.faults import Fault
 from floopy_submitter.core.validation import MAX_DEPTH
-
-CHAT = "/v1/chat/completions"
-EMBEDDINGS = "/v1/embeddings"
-MESSAGES = [{"role": "user", "content": "Hello"}]
-MIB = 1024 * 1024
-
-
-def request(custom_id: str = "a", **fields: Any) -> dict[str, Any]:
-    body = {"model": "gpt-4o-mini", "messages": MESSAGES}
-    return {"custom_id": custom_id, "method": "POST", "url": CHAT, "body": body, **fields}
-
-
-def encoded(line: Any) -> bytes:
-    return line if isinstance(line, bytes) else json.dumps(line).encode()
-
-
-def scanned(*lines: Any, endpoint: str = CHAT, piece: int = 64 * 1024) -> InputScan:
-    return scan_bytes(b"".join(encoded(line) + b"\n" for line in lines), endpoint=endpoint, piece=piece)
-
-
-def scan_bytes(content: bytes, endpoint: str = CHAT, piece: int = 64 * 1024) -> InputScan:
-    scan, _ = scan_rows(content, endpoint, piece)
-    return scan
-
-
-def scan_rows(content: bytes, endpoint: str = CHAT, piece: int = 64 * 1024) -> tuple[InputScan, bytes]:
-    scan = InputScan(endpoint, SegmentLimits(5_000, 16 * MIB), ShardLimits(50_000, 200_000_000))
-    rows = [scan.feed(content[start : start + piece]) for start in range(0, len(content), piece)]
-    return scan, b"".join([*rows, scan.finish()])
-
-
-def the_fault(*lines: Any, endpoint: str = CHAT) -> Fault:
-    """The only fault of the lines; the same behind a good line, where the short path is open."""
-    [fault] = scanned(*lines, endpoint=endpoint).faults
-    good = request("good", url=endpoint, body={**request()["body"], "input": "Hello"})
-    [behind] = scanned(good, *lines, endpoint=endpoint).faults
-    assert behind == replace(fault, line=fault.line + 1)
-    return fault
-
-
-def all_taken(*lines: Any) -> bool:
-    """No fault in the lines, first in a file or not."""
-    scans = [scanned(*lines), scanned(request("good"), *lines)]
-    return all(not scan.faults for scan in scans) and scans[0].lines == len(lines)
-
-
-def without(name: str) -> dict[str, Any]:
-    return {key: value for key, value in request().items() if key != name}
-
-
-def with_body(**fields: Any) -> dict[str, Any]:
-    body = {"model": "gpt-4o-mini", "messages": MESSAGES, **fields}
-    return request(body={key: value for key, value in body.items() if value is not ...})
-
-
-def raw_body(body: bytes) -> bytes:
-    head = b'{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":'
-    return head + b'{"model":"gpt-4o-mini","messages":["Hi"],"x":' + body + b"}}"
 
 
 @pytest.mark.parametrize(
@@ -252,175 +200,12 @@ def test_a_second_model_is_mismatched_model() -> None:
     )
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"\n \n\t\r\n", b"\xef\xbb\xbf", b"\n" * 200_000])
-@pytest.mark.surface("4.4 empty_file")
-def test_a_file_without_requests_is_empty_file(content: bytes) -> None:
-    [fault] = scan_bytes(content).faults
-
-    assert (fault.code, fault.line, fault.param) == ("empty_file", None, None)
-
-
-@pytest.mark.surface("4.4 up to 100 errors")
-def test_faults_are_ordered_by_line_and_end_at_a_hundred() -> None:
-    scan = scanned(*[b"{" for _ in range(250)])
-
-    assert [fault.line for fault in scan.faults] == list(range(1, MAX_FAULTS + 1))
-    assert scan.is_hopeless
-
-
-@pytest.mark.surface("4.4 a bad file of 200 MB: every fault at its line, flat memory")
-def test_a_bad_file_of_200_mb_is_told_whole_and_never_held() -> None:
-    scan = InputScan(CHAT, SegmentLimits(5_000, 16 * MIB), ShardLimits(50_000, 200_000_000))
-    bad = {3: b"{", 30_000: encoded(request("b", url=EMBEDDINGS)), 50_000: encoded(request("7"))}
-    line = encoded(request("?", body={"model": "gpt-4o-mini", "messages": "x" * 4_000})) + b"\n"
-    head, tail = line.split(b"?")
-    fed, rows = 0, 0
-
-    tracemalloc.start()
-    for start in range(1, 50_001, 50):
-        numbers = range(start, start + 50)
-        piece = b"".join(bad[n] + b"\n" if n in bad else head + b"%d" % n + tail for n in numbers)
-        fed += len(piece)
-        rows += len(scan.feed(piece))
-    scan.finish()
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-
-    assert fed > 200_000_000
-    assert [(fault.code, fault.line, fault.param) for fault in scan.faults] == [
-        ("invalid_json_line", 3, None),
-        ("invalid_url", 30_000, "url"),
-        ("duplicate_custom_id", 50_000, "custom_id"),
-    ]
-    assert rows == 0
-    assert peak < 8 * MIB
-
-
-@pytest.mark.surface("4.1 lines of 1 MiB")
-@pytest.mark.parametrize("piece", [64 * 1024, 3 * MIB])
-def test_lines_of_a_mebibyte_are_taken_and_told_apart(piece: int) -> None:
-    lines = [encoded(request(str(n), body={"model": "m", "messages": "x" * MIB})) for n in range(1, 13)]
-
-    scan, rows = scan_rows(b"\n".join([*lines, b"{"]), piece=piece)
-
-    assert [(fault.code, fault.line) for fault in scan.faults] == [("invalid_json_line", 13)]
-    assert scan.lines == 12
-    assert len(rows) > 0
-
-
-def test_no_index_is_written_after_a_fault() -> None:
-    _, rows = scan_rows(b"{\n" + encoded(request()))
-
-    assert rows == b""
-
-
-@pytest.mark.surface("4.1 blank lines")
-def test_blank_lines_count_and_are_skipped() -> None:
-    content = b"\n \r\n" + encoded(request("a")) + b"\n\n\t\n" + encoded(request("b")) + b"\n{"
-
-    scan, _ = scan_rows(content)
-
-    assert [(fault.code, fault.line) for fault in scan.faults] == [("invalid_json_line", 7)]
-    assert scan.lines == 2
-
-
-def test_two_hundred_thousand_blank_lines_cost_nothing() -> None:
-    scan, rows = scan_rows(b"\n" * 200_000 + encoded(request()))
-
-    [entry] = unpack_input(rows)
-    assert (entry.line_no, entry.offset, scan.faults) == (200_001, 200_000, [])
-
-
-@pytest.mark.parametrize("piece", [1, 2, 3, 7, 1000])
-def test_bom_crlf_and_a_missing_last_newline_are_taken(piece: int) -> None:
-    lines = [encoded(request("a")), encoded(request("b")), encoded(request("c"))]
-    content = b"\xef\xbb\xbf" + b"\r\n".join(lines)
-
-    scan, rows = scan_rows(content, piece=piece)
-
-    assert scan.faults == []
-    entries = list(unpack_input(rows))
-    assert [content[e.offset : e.offset + e.length] for e in entries] == lines
-    assert [e.line_no for e in entries] == [1, 2, 3]
-
-
-@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085", "\u000c"])
-def test_only_a_newline_byte_ends_a_line(separator: str) -> None:
-    line = json.dumps(request(f"a{separator}b"), ensure_ascii=separator == "\u000c").encode()
-
-    assert all_taken(line)
-
-
 @pytest.mark.surface("4.1 duplicate keys")
 def test_the_last_of_equal_keys_counts() -> None:
     good = encoded(request()).removesuffix(b"}")
 
     assert scanned(good + b',"url":"/v1/other"}').faults[0].code == "invalid_url"
     assert scanned(b'{"method":5,"body":7,"custom_id":null,' + encoded(request())[1:]).faults == []
-
-
-@pytest.mark.surface("8 more than 50,000 lines are accepted")
-def test_fifty_thousand_lines_are_not_the_limit() -> None:
-    scan = scanned(*[encoded(request(str(number))) for number in range(50_001)])
-
-    assert scan.faults == []
-    assert [shard.lines for shard in scan.cut()[1]] == [50_000, 1]
-
-
-@pytest.mark.surface("4.1 a line above 16 MiB, flat memory")
-def test_a_line_above_16_mib_is_refused_without_being_held() -> None:
-    scan = InputScan(CHAT, SegmentLimits(5_000, 16 * MIB), ShardLimits(50_000, 200_000_000))
-
-    tracemalloc.start()
-    scan.feed(encoded(request("a")) + b'\n{"custom_id":"b","x":"')
-    for number in range(64 * 4):
-        scan.feed(bytes([65 + number % 26]) * (MIB // 4))
-    scan.feed(b'"}\n{\n' + encoded(request("c")))
-    scan.finish()
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-
-    assert [(fault.code, fault.line) for fault in scan.faults] == [
-        ("invalid_json_line", 2),
-        ("invalid_json_line", 3),
-    ]
-    assert scan.lines == 2
-    assert peak < 18 * MIB
-
-
-def test_a_line_costs_little_memory_whatever_it_holds() -> None:
-    scan = InputScan(CHAT, SegmentLimits(5_000, 16 * MIB), ShardLimits(50_000, 200_000_000))
-    tracemalloc.start()
-
-    for number in range(20_000):
-        scan.feed(encoded(request(f"{number:0500}")) + b"\n")
-    held, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-
-    assert (scan.lines, scan.faults) == (20_000, [])
-    assert held / 20_000 < 200
-
-
-@pytest.mark.surface("4.1 a line of nearly 16 MiB")
-def test_a_line_of_nearly_16_mib_is_taken() -> None:
-    line = encoded(request(body={"model": "m", "messages": "x" * (15 * MIB)}))
-
-    scan = scanned(request("a", body={"model": "m", "messages": []}), line.replace(b'"a"', b'"b"', 1))
-
-    assert scan.faults == []
-
-
-def test_long_lines_are_not_copied_again_for_every_piece() -> None:
-    content = encoded(request(body={"model": "m", "messages": "x" * (15 * MIB)}))
-    scan = InputScan(CHAT, SegmentLimits(5_000, 16 * MIB), ShardLimits(50_000, 200_000_000))
-
-    tracemalloc.start()
-    for start in range(0, len(content), 1024):
-        scan.feed(content[start : start + 1024])
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-
-    assert peak < 20 * MIB
 
 
 @pytest.mark.parametrize("body", [b"1" * 1_000_000, b"1e999999", b"-0", b"1E+400"])
@@ -464,85 +249,3 @@ def test_many_brackets_side_by_side_are_no_nesting() -> None:
 @pytest.mark.parametrize("text", [b'\\"' * 2_000_000, b'"' * 4_000_000, b"\\" * 4_000_000])
 def test_hostile_quotes_take_linear_time(text: bytes) -> None:
     assert the_fault(raw_body(b'"' + text + b"[" * 200)).code == "invalid_json_line"
-
-
-@pytest.mark.surface("3.1 embedding inputs are summed over the lines; 8 per batch")
-@pytest.mark.parametrize(
-    ("texts", "inputs"),
-    [("one", 1), (["a", "b", "c"], 3), ([1, 2, 3, 4], 1), ([[1, 2], [3]], 2), ([], 1), (None, 1)],
-)
-def test_embeddings_count_their_inputs(texts: Any, inputs: int) -> None:
-    body = {"model": "text-embedding-3-small", "input": texts}
-    lines = [request(str(number), url=EMBEDDINGS, body=body) for number in range(2)]
-
-    [shard] = scanned(*lines, endpoint=EMBEDDINGS).cut()[1]
-
-    assert shard.inputs == 2 * inputs
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(), children, max_size=4),
-    max_leaves=10,
-)
-SPACE = st.sampled_from(["", " ", "\t", "  \r"])
-
-
-@st.composite
-def written(draw: st.DrawFn) -> bytes:
-    """One line, well formed or nearly, in one of the ways JSON can be written."""
-    body = draw(st.dictionaries(st.text(max_size=5), JSON, max_size=3)) | {
-        "model": draw(st.sampled_from(["m", "m", "m", "other", None, 5])),
-        "messages": draw(st.sampled_from([[], ["Hi there"], None, "x"])),
-        "stream": draw(st.sampled_from([False, True, None])),
-    }
-    fields = {
-        "custom_id": draw(st.text(max_size=3)),
-        "method": draw(st.sampled_from(["POST", "POST", "GET"])),
-        "url": draw(st.sampled_from([CHAT, CHAT, EMBEDDINGS])),
-        "body": body,
-    }
-    dropped = draw(st.sampled_from([None, None, None, *fields]))
-    kept = {name: value for name, value in fields.items() if name != dropped}
-    names = draw(st.permutations(list(kept)))
-    separators = (f"{draw(SPACE)},{draw(SPACE)}", f"{draw(SPACE)}:{draw(SPACE)}")
-    ascii_only = draw(st.booleans())
-    text = json.dumps({name: kept[name] for name in names}, ensure_ascii=ascii_only, separators=separators)
-    return text.replace("\n", " ").encode(errors="replace")
-
-
-class AnyLine(msgspec.Struct):
-    body: msgspec.Raw
-
-
-@settings(deadline=None)
-@given(st.lists(written(), max_size=8), st.integers(1, 200))
-def test_what_is_accepted_can_be_sliced_and_the_rest_is_faults(lines: list[bytes], piece: int) -> None:
-    lines = [encoded(request("the first", body={"model": "m", "messages": []})), *lines]
-    content = b"\n".join(lines)
-
-    scan, rows = scan_rows(content, piece=piece)
-
-    assert scan.lines + len(scan.faults) == len(lines)
-    if not scan.faults:
-        entries = list(unpack_input(rows))
-        assert [entry.line_no for entry in entries] == list(range(1, len(lines) + 1))
-        for entry, line in zip(entries, lines, strict=True):
-            sliced = content[entry.offset : entry.offset + entry.length]
-            assert json.loads(sliced) == json.loads(line)
-            raw = msgspec.json.decode(sliced, type=AnyLine).body
-            assert json.loads(bytes(raw)) == json.loads(line)["body"]
-
-
-@settings(deadline=None)
-@given(st.lists(written(), max_size=8))
-def test_the_short_path_decides_as_the_long_one_does(lines: list[bytes]) -> None:
-    lines = [encoded(request("the first", body={"model": "m", "messages": []})), *lines]
-    quick = scan_bytes(b"\n".join(lines))
-    # so many brackets send every line the long way
-    detour = b'"x":[' + b",".join([b"{}"] * 200) + b"],"
-    careful = scan_bytes(b"\n".join(line.replace(b"{", b"{" + detour, 1) for line in lines))
-
-    assert quick.faults == careful.faults
-    assert quick.lines == careful.lines
-    assert [shard.lines for shard in quick.cut()[1]] == [shard.lines for shard in careful.cut()[1]]

@@ -1,13 +1,12 @@
 """Batches as the API leaves them, a planner over the real stores, and what both leave in the database."""
 
-import asyncio
 import json
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from floopy_batches.documents import CHAT, batch_document, input_of
 
 from floopy_common.chassis.clock import SystemClock
 from floopy_common.chassis.mongo import Mongo
@@ -32,7 +31,6 @@ from floopy_submitter.core.stored_files import StoredFiles
 from floopy_submitter.core.translation import TranslationPlanner
 from floopy_submitter.core.translator import Translators
 
-CHAT = "/v1/chat/completions"
 DEADLINE = 30.0
 
 
@@ -175,14 +173,9 @@ class World:
         snapshot = None
         if content is not None:
             blob = await self.blobs.put("input", content, [batch_id])
-            snapshot = {
-                "ranges": [{"blob": blob.id, "offset": 0, "length": blob.length}],
-                "bytes": blob.length,
-                "filename": "in.jsonl",
-                "purpose": "batch",
-            }
-        document = {**_batch(batch_id, org_id, snapshot, cap), **changes}
-        assert await self.batches.insert(document)
+            snapshot = input_of(blob.id, blob.length)
+        document = batch_document(batch_id, org_id, "acct_test", snapshot, cap=cap)
+        assert await self.batches.insert({**document, **changes})
         return batch_id
 
     async def batch(self, batch_id: str) -> dict[str, Any]:
@@ -221,13 +214,13 @@ class World:
     async def reserved(self, org_id: str = "org_a") -> int:
         return await self.caps.used(org_id, month_of(datetime.now(UTC)))
 
-    async def eventually(self, ask: Callable[[], Awaitable[Any]], what: str) -> Any:
-        deadline = time.monotonic() + DEADLINE
-        while not (answer := await ask()):
-            if time.monotonic() > deadline:
-                pytest.fail(f"{what} not within {DEADLINE} s")
-            await asyncio.sleep(0.02)
-        return answer
+    async def refusal(self, batch_id: str) -> dict[str, Any]:
+        """The only error of the batch once a planner had it."""
+        assert await self.planner().step()
+        batch = await self.batch(batch_id)
+        assert batch["status"] == "failed"
+        [error] = batch["errors"]
+        return dict(error)
 
 
 @pytest.fixture
@@ -244,52 +237,3 @@ def make_line() -> Callable[..., bytes]:
 def make_lines() -> Callable[[int], bytes]:
     """The content of a file of so many requests."""
     return lambda count: b"".join(line_of(f"request-{number}") + b"\n" for number in range(1, count + 1))
-
-
-def _batch(batch_id: str, org_id: str, snapshot: dict[str, Any] | None, cap: int | None) -> dict[str, Any]:
-    now = SystemClock().now()
-    moments = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
-    progress = dict.fromkeys(("answered", "logged", "metered", "scored", "parked"), 0)
-    return {
-        "_id": batch_id,
-        "org_id": org_id,
-        "api_key_id": "key_test",
-        "version": 1,
-        "status": "validating",
-        "created_at": now,
-        "expires_at": now + timedelta(days=1),
-        **dict.fromkeys(f"{moment}_at" for moment in moments),
-        "endpoint": CHAT,
-        "completion_window": "24h",
-        "metadata": {"price": "$5 off", "all": "$$ROOT"},
-        "output_expires_after": None,
-        "provider": "openai",
-        "account_id": "acct_test",
-        "input_file_id": "file-test",
-        "input": snapshot,
-        "context": {
-            "plan": "pro",
-            "feedback": True,
-            "monthly_line_cap": cap,
-            "retention_days": 30,
-            "content_policy": "reference",
-            "sample_rate": 0.0,
-            "session_id": None,
-            "headers": {},
-        },
-        "plan": None,
-        "errors": None,
-        "counts": {"total": 0, "completed": 0, "failed": 0},
-        "summary": {"shards": {}, "queue": None, "counts": {"completed": 0, "failed": 0}},
-        "usage": None,
-        "output_file_id": None,
-        "error_file_id": None,
-        "ending": None,
-        "ending_at": None,
-        "audit": {"stage": "idle", "next_at": None, **progress, "balanced": False},
-        "request_hash": "hash",
-        "retry_count": 0,
-        "outbox": [],
-        "lease": None,
-        "next_look_at": now,
-    }

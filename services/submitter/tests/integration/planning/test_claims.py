@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from pymongo import MongoClient
+from waiting import eventually
 
 from floopy_common.chassis.clock import SystemClock
 from floopy_common.stores import planning
@@ -33,7 +34,7 @@ async def test_claim_takes_an_expired_lease(world: Any) -> None:
     async def claimed() -> Any:
         return await world.claim("b")
 
-    claim = await world.eventually(claimed, "an expired lease claimed")
+    claim = await eventually(claimed, what="an expired lease claimed")
 
     assert claim.batch["_id"] == batch_id
     assert (claim.tries, claim.is_first) == (2, False)

@@ -1,19 +1,15 @@
-"""A batch that waits for its plan: what it becomes, and what is left of it when something is in the way."""
+"""A batch that waits for its plan: what it becomes, and what it is refused for."""
 
-import asyncio
 from typing import Any
 
 import msgspec
 import pytest
 
-from floopy_common.chassis.clock import SystemClock
-from floopy_common.domain.errors import LeaseLost
 from floopy_common.domain.index import unpack_input
 from floopy_common.providers.openai.request import TRANSLATOR_VERSION, upstream_length, upstream_line
 from floopy_common.providers.pricing import price_version
 
 CHAT = "/v1/chat/completions"
-NOW = SystemClock().now()
 SEGMENT_FIELDS = {
     *("_id", "batch_id", "org_id", "plan_id", "no", "first_line", "last_line", "lines", "bytes"),
     *("index_from", "index_to", "ready", "state", "lease", "manifest", "counts", "usage", "emitted"),
@@ -153,7 +149,7 @@ async def test_a_custom_id_repeated_forty_thousand_lines_on_is_found(world: Any,
     lines = [make_line(f"request-{number}") for number in range(1, 40_001)]
     lines[4], lines[39_997] = make_line("same"), make_line("same")
 
-    assert await refusal(world, await world.create(b"\n".join(lines))) == {
+    assert await world.refusal(await world.create(b"\n".join(lines))) == {
         "code": "duplicate_custom_id",
         "line": 39_998,
         "message": "The custom_id 'same' for this request is a duplicate of another request. "
@@ -178,18 +174,9 @@ async def test_a_file_that_is_wrong_throughout_is_not_read_to_its_end(world: Any
     assert await world.index_blobs() == []
 
 
-async def refusal(world: Any, batch_id: str) -> dict[str, Any]:
-    """The only error of the batch once a planner had it."""
-    assert await world.planner().step()
-    batch = await world.batch(batch_id)
-    assert batch["status"] == "failed"
-    [error] = batch["errors"]
-    return dict(error)
-
-
 @pytest.mark.surface("4.4 invalid_request file_id")
 async def test_an_unknown_file_fails_the_batch(world: Any) -> None:
-    error = await refusal(world, await world.create(None))
+    error = await world.refusal(await world.create(None))
 
     assert error == {
         "code": "invalid_request",
@@ -204,7 +191,7 @@ async def test_a_file_of_another_purpose_fails_the_batch(world: Any, make_lines:
     batch_id = await world.create(make_lines(1))
     await world.batches.mark(batch_id, {}, {"input.purpose": "fine-tune"})
 
-    error = await refusal(world, batch_id)
+    error = await world.refusal(batch_id)
 
     assert (error["code"], error["param"]) == ("invalid_request", "file_id")
 
@@ -213,7 +200,7 @@ async def test_input_that_is_gone_fails_the_batch(world: Any, make_lines: Any) -
     batch_id = await world.create(make_lines(1))
     await world.mongo.collection("blobs").delete_many({})
 
-    error = await refusal(world, batch_id)
+    error = await world.refusal(batch_id)
 
     assert (error["code"], error["param"]) == ("invalid_request", "file_id")
 
@@ -222,7 +209,7 @@ async def test_damaged_input_fails_the_batch(world: Any, make_lines: Any) -> Non
     batch_id = await world.create(make_lines(1))
     await world.mongo.collection("blob_chunks").delete_many({})
 
-    error = await refusal(world, batch_id)
+    error = await world.refusal(batch_id)
 
     assert (error["code"], error["param"]) == ("invalid_request", "file_id")
     assert "damaged" in error["message"]
@@ -233,7 +220,7 @@ async def test_a_batch_above_the_cap_is_refused_and_reserves_nothing(world: Any,
     await world.planner().step()
     batch_id = await world.create(make_lines(5), cap=10)
 
-    error = await refusal(world, batch_id)
+    error = await world.refusal(batch_id)
 
     assert (error["code"], error["line"]) == ("insufficient_quota", None)
     assert await world.reserved() == 6
@@ -254,222 +241,11 @@ async def test_nothing_to_plan_is_said(world: Any) -> None:
     assert not await world.planner().step()
 
 
-async def test_cancelling_while_the_input_is_read_leaves_nothing_live(world: Any, make_lines: Any) -> None:
-    batch_id = await world.create(make_lines(20), cap=100)
-
-    async def cancel() -> None:
-        await world.cancel(batch_id)
-
-    assert await world.planner(between=cancel).step()
-
-    await assert_nothing_live(world, batch_id, "cancelling")
-    assert world.woken == []
-
-
-async def test_cancelling_just_before_the_plan_counts_leaves_nothing_live(
-    world: Any, make_lines: Any
-) -> None:
-    batch_id = await world.create(make_lines(20), cap=100)
-    store = world.store()
-    claim = await store.claim(batch_id, NOW)
-    async with claim.hold() as hold:
-        assert await hold.reserve(20)
-        await write_something(hold)
-        await world.cancel(batch_id)
-        assert not await hold.planned({"plan": {"plan_id": hold.plan_id}}, claim.batch["created_at"])
-
-    await store.abandon(batch_id, claim.plan_id)
-
-    await assert_nothing_live(world, batch_id, "cancelling")
-
-
-async def test_a_cancelled_batch_whose_planner_died_is_tidied(world: Any, make_lines: Any) -> None:
-    batch_id = await world.create(make_lines(20), cap=100)
-    await die_with_a_whole_plan(world, batch_id)
-    assert await world.reserved() == 20
-    await world.cancel(batch_id)
-    assert not await world.planner().step(), "the lease may still be somebody's"
-    await world.expire_lease(batch_id)
-
-    assert await world.planner().step()
-
-    await assert_nothing_live(world, batch_id, "cancelling")
-    assert not await world.planner().step()
-
-
-async def assert_nothing_live(world: Any, batch_id: str, status: str) -> None:
-    batch = await world.batch(batch_id)
-    assert (batch["status"], batch["plan"], batch["planning"]) == (status, None, None)
-    assert await world.segments(batch_id) == await world.shards(batch_id) == []
-    assert await world.reserved() == 0
-
-
-async def write_something(hold: Any) -> None:
-    """A segment and a shard of the hold's plan."""
-    document = {"_id": f"{hold.plan_id}:00000", "batch_id": hold.batch["_id"], "plan_id": hold.plan_id}
-    await hold.insert_segments([{**document, "no": 0}])
-    await hold.insert_shards([{**document, "no": 0, "state": "planned"}])
-
-
-async def die_with_a_whole_plan(world: Any, batch_id: str) -> Any:
-    """Everything of a plan is stored but the transition; the lease stays. Its claim."""
-    claim = await world.claim("dead")
-    async with claim.hold() as hold:
-        assert await hold.reserve(20)
-        await write_something(hold)
-    return claim
-
-
-async def test_a_crash_before_the_transition_leaves_the_next_plan_the_only_one(
-    world: Any, make_lines: Any
-) -> None:
-    batch_id = await world.create(make_lines(20), cap=20)
-    dead = await die_with_a_whole_plan(world, batch_id)
-    await world.expire_lease(batch_id)
-
-    assert await world.planner(shard=(10, 10_000_000)).step()
-
-    batch = await world.batch(batch_id)
-    plan_id = batch["plan"]["plan_id"]
-    assert plan_id != dead.plan_id
-    assert batch["status"] == "in_progress"
-    assert batch["planning"] is None
-    assert {s["plan_id"] for s in await world.segments(batch_id)} == {plan_id}
-    assert [s["plan_id"] for s in await world.shards(batch_id)] == [plan_id] * 2
-    assert await world.reserved() == 20
-
-
-async def test_a_zombie_changes_nothing_of_its_successors_plan(world: Any, make_lines: Any) -> None:
-    batch_id = await world.create(make_lines(20), cap=20)
-    store = world.store("zombie")
-    zombie = await store.claim(batch_id, NOW)
-    async with zombie.hold() as hold:
-        await world.expire_lease(batch_id)
-        await world.planner().step()
-        before = [await world.batch(batch_id), await world.segments(batch_id), await world.shards(batch_id)]
-
-        await write_something(hold)
-        assert await hold.reserve(20)
-        assert not await hold.planned({"plan": None}, zombie.batch["created_at"])
-        assert not await hold.refused({"errors": []}, zombie.batch["created_at"])
-    await store.abandon(batch_id, zombie.plan_id)
-
-    after = [await world.batch(batch_id), await world.segments(batch_id), await world.shards(batch_id)]
-    assert after == before
-    assert await world.reserved() == 20
-
-
-async def test_a_zombie_reserves_nothing_behind_whoever_tidied_up(world: Any, make_lines: Any) -> None:
-    batch_id = await world.create(make_lines(20), cap=100)
-    zombie = await world.claim("zombie", 0.1)
-    await world.cancel(batch_id)
-    async with asyncio.timeout(10):
-        while not await world.planner().step():
-            await asyncio.sleep(0.02)
-
-    with pytest.raises(LeaseLost):
-        async with zombie.hold() as hold:
-            await hold.reserve(20)
-
-    await assert_nothing_live(world, batch_id, "cancelling")
-
-
-async def test_a_zombie_cannot_decide_while_its_successor_still_reads(world: Any, make_lines: Any) -> None:
-    batch_id = await world.create(make_lines(20))
-    now = (await world.batch(batch_id))["created_at"]
-    zombie = await world.claim("zombie")
-    async with zombie.hold() as hold:
-        await world.expire_lease(batch_id)
-        successor = await world.claim("b")
-
-        assert not await hold.planned({"plan": {"plan_id": hold.plan_id}}, now)
-        assert not await hold.refused({"errors": []}, now)
-
-    assert await world.batch(batch_id) == successor.batch
-
-
-async def test_abandoning_a_plan_that_won_after_all_keeps_it(world: Any, make_lines: Any) -> None:
-    batch_id = await world.create(make_lines(20), cap=20)
-    await world.planner().step()
-    batch = await world.batch(batch_id)
-
-    await world.store().abandon(batch_id, batch["plan"]["plan_id"])
-
-    assert await world.batch(batch_id) == batch
-    assert len(await world.shards(batch_id)) == 1
-    assert await world.reserved() == 20
-
-
-async def test_a_batch_that_kills_its_planners_fails_in_the_end(world: Any, make_lines: Any) -> None:
-    batch_id = await world.create(make_lines(20), cap=20)
-    await die_with_a_whole_plan(world, batch_id)
-    await world.expire_lease(batch_id, attempt=5)
-
-    error = await refusal(world, batch_id)
-
-    assert error["code"] == "planning_failed"
-    await assert_nothing_live(world, batch_id, "failed")
-
-
-async def test_a_batch_gets_five_tries(world: Any, make_lines: Any) -> None:
-    batch_id = await world.create(make_lines(20))
-    await die_with_a_whole_plan(world, batch_id)
-    await world.expire_lease(batch_id, attempt=4)
-
-    await world.planner().step()
-
-    assert (await world.batch(batch_id))["status"] == "in_progress"
-
-
-async def test_the_lease_is_renewed_while_a_slow_input_is_read(world: Any, make_line: Any) -> None:
-    line = make_line("a", content="x" * 255 * 1024 * 4)
-    batch_id = await world.create(line)
-
-    async def rival_fails() -> None:
-        await asyncio.sleep(0.4)
-        assert await world.store("rival").claim(batch_id, NOW) is None
-
-    assert await world.planner(ttl=0.6, between=rival_fails).step()
-
-    assert (await world.batch(batch_id))["status"] == "in_progress"
-
-
-async def test_a_planner_that_lost_its_lease_stops_and_leaves_the_batch(world: Any, make_lines: Any) -> None:
-    batch_id = await world.create(make_lines(20), cap=20)
-    taken: list[Any] = []
-
-    async def rival_takes_it() -> None:
-        await world.expire_lease(batch_id)
-        taken.append(await world.claim("rival"))
-        await asyncio.Event().wait()
-
-    assert await world.planner(ttl=0.6, between=rival_takes_it).step()
-
-    batch = await world.batch(batch_id)
-    assert batch["status"] == "validating"
-    assert batch["lease"]["token"] == taken[0].batch["lease"]["token"]
-    assert await world.segments(batch_id) == await world.shards(batch_id) == []
-    assert await world.index_blobs() == []
-
-
-async def test_the_reservation_stays_in_the_month_of_the_first_claim(world: Any, make_lines: Any) -> None:
-    batch_id = await world.create(make_lines(20), cap=20)
-    dead = await die_with_a_whole_plan(world, batch_id)
-    await world.expire_lease(batch_id)
-    await world.batches.mark(batch_id, {}, {"planning.month": "202001"})
-
-    await world.planner().step()
-
-    assert (await world.batch(batch_id))["plan"]["month"] == "202001"
-    assert dead.batch["planning"]["month"] != "202001"
-    assert await world.caps.used("org_a", "202001") == 20
-
-
 @pytest.mark.parametrize("content", [b'{"a":' * 100_000, b"\n" * 200_000, b"x" * (20 * 1024 * 1024)])
 async def test_hostile_input_fails_its_batch_and_no_planner(world: Any, content: bytes) -> None:
     batch_id = await world.create(content)
 
-    error = await refusal(world, batch_id)
+    error = await world.refusal(batch_id)
 
     assert error["code"] in {"invalid_json_line", "empty_file"}
 

@@ -5,23 +5,31 @@ import json
 import os
 import signal
 import sys
-import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import openai
 import pytest
+from floopy_batches.claude import KEY, PARTS, SKEW
+from floopy_batches.documents import (
+    CHAT,
+    batch_document,
+    input_of,
+    plan_document,
+    segment_document,
+    shard_document,
+)
 from pydantic import SecretStr
+from waiting import eventually
 
 from floopy.simulation import KEPT, OwnSimulator
 from floopy_common.chassis.mongo import Mongo
 from floopy_common.chassis.secrets import Keyring
-from floopy_common.domain.ids import new_batch_id, new_plan_id, segment_id, shard_id
+from floopy_common.domain.ids import new_batch_id, new_plan_id
 from floopy_common.domain.index import pack_input
 from floopy_common.domain.shard import ShardEnd
 from floopy_common.providers.openai.request import upstream_length
@@ -33,7 +41,6 @@ from floopy_common.stores.orphans import OrphanStore
 from floopy_common.stores.polling import PollStore
 
 SECRET = "a secret for tests that nobody needs to guess"
-CHAT = "/v1/chat/completions"
 DEADLINE = 30.0
 TERMS = {
     "FLOOPY_LEASE__TTL": "1",
@@ -45,16 +52,6 @@ TERMS = {
     "FLOOPY_POLL__MAX": "0.5",
 }
 """Durations of a test, in seconds; the product's own settings."""
-
-
-async def eventually(ask: Callable[[], Awaitable[Any]], what: str, within: float = DEADLINE) -> Any:
-    """What `ask` answers once that is true; fails when it is not in time."""
-    deadline = time.monotonic() + within
-    while not (answer := await ask()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"{what} not within {within} s; last answer: {answer!r}")
-        await asyncio.sleep(0.03)
-    return answer
 
 
 def make_lines(count: int, model: str = "gpt-4o-mini") -> list[bytes]:
@@ -76,8 +73,6 @@ class World:
         self.org_id = f"org_{uuid.uuid4().hex[:16]}"
         self.keyring = Keyring(SecretStr(SECRET))
 
-    eventually = staticmethod(eventually)
-
     async def account(self, key: str | None = None, provider: str = "openai") -> str:
         key = key or f"sk-{uuid.uuid4().hex}"
         accounts = AccountStore(self.mongo, self.keyring)
@@ -88,8 +83,8 @@ class World:
         batch_id = new_batch_id()
         raw = b"\n".join(lines) + b"\n"
         blob = await self.blobs.put("input", raw, [batch_id])
-        batch = {**_batch(batch_id, self.org_id, account_id, blob.id, blob.length), **changes}
-        await self.mongo.collection("batches").insert_new(batch)
+        batch = batch_document(batch_id, self.org_id, account_id, input_of(blob.id, blob.length))
+        await self.mongo.collection("batches").insert_new({**batch, **changes})
         return batch_id
 
     async def plan(self, lines: list[bytes], account_id: str, *, shard_lines: int = 1000) -> str:
@@ -103,12 +98,12 @@ class World:
         index = await self.blobs.put("index", pack_input(entries), [batch_id])
         parts = [entries[at : at + shard_lines] for at in range(0, len(entries), shard_lines)]
         for no, part in enumerate(parts):
-            segment = _segment(batch_id, self.org_id, plan_id, no, part)
-            shard = _shard(batch_id, self.org_id, plan_id, no, part, account_id)
+            segment = segment_document(batch_id, self.org_id, plan_id, no, part)
+            shard = shard_document(batch_id, self.org_id, plan_id, no, part, account_id)
             shard["bytes"] = sum(upstream_length(e[0], CHAT, _body_length(lines[e[0] - 1])) for e in part)
             await self.mongo.collection("segments").insert_new(segment)
             await self.mongo.collection("shards").insert_new(shard)
-        plan = _plan(plan_id, len(lines), len(parts), index.id)
+        plan = plan_document(plan_id, len(lines), len(parts), index.id)
         await self.update("batches", batch_id, status="in_progress", version=2, plan=plan)
         return batch_id
 
@@ -139,8 +134,8 @@ class World:
             return shards if shards and all(shard["state"] in states for shard in shards) else None
 
         try:
-            return await eventually(ask, f"shards in {states}", within)
-        except pytest.fail.Exception as failure:
+            return await eventually(ask, timeout=within, what=f"shards in {states}")
+        except AssertionError as failure:
             seen = [(s["state"], s["waiting"], s["attempts"]) for s in await self.shards(batch_id)]
             raise AssertionError(f"{failure}: {seen}") from failure
 
@@ -157,7 +152,7 @@ class World:
         async def only_these() -> bool:
             return sorted(await self.kept()) == recorded
 
-        await eventually(only_these, "one kept provider batch for each shard")
+        await eventually(only_these, what="one kept provider batch for each shard")
 
     async def summary(self, batch_id: str, shards: dict[str, int]) -> None:
         """Wait until the batch shows these numbers of shards by state."""
@@ -165,7 +160,7 @@ class World:
         async def ask() -> bool:
             return bool((await self.batch(batch_id))["summary"]["shards"] == shards)
 
-        await eventually(ask, f"a summary of {shards}")
+        await eventually(ask, what=f"a summary of {shards}")
 
     async def queue(self, batch_id: str) -> dict[str, Any]:
         """The batch's place in the provider's queue, once it is shown."""
@@ -173,7 +168,7 @@ class World:
         async def ask() -> Any:
             return (await self.batch(batch_id))["summary"]["queue"]
 
-        return dict(await eventually(ask, "a place in the queue"))
+        return dict(await eventually(ask, what="a place in the queue"))
 
     async def executed(self, count: int) -> list[dict[str, Any]] | None:
         """The lines the provider has executed, once they are `count`."""
@@ -348,137 +343,27 @@ def _body_length(line: bytes) -> int:
     return len(line) - line.index(b'"body": ') - len(b'"body": ') - 1
 
 
-def _batch(batch_id: str, org_id: str, account_id: str, blob: str, length: int) -> dict[str, Any]:
-    now = datetime.now(UTC)
-    moments = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
-    return {
-        "_id": batch_id,
-        "org_id": org_id,
-        "api_key_id": "key_test",
-        "version": 1,
-        "status": "validating",
-        "created_at": now,
-        "expires_at": now + timedelta(days=1),
-        **dict.fromkeys(f"{moment}_at" for moment in moments),
-        "endpoint": CHAT,
-        "completion_window": "24h",
-        "metadata": {"price": "$5 off"},
-        "output_expires_after": None,
-        "provider": "openai",
-        "account_id": account_id,
-        "input_file_id": "file-test",
-        "input": {
-            "ranges": [{"blob": blob, "offset": 0, "length": length}],
-            "bytes": length,
-            "filename": "in.jsonl",
-            "purpose": "batch",
-        },
-        "context": {
-            "plan": "pro",
-            "feedback": True,
-            "monthly_line_cap": None,
-            "retention_days": 30,
-            "content_policy": "reference",
-            "sample_rate": 0.0,
-            "session_id": None,
-            "headers": {},
-        },
-        "plan": None,
-        "errors": None,
-        "counts": {"total": 0, "completed": 0, "failed": 0},
-        "summary": {"shards": {}, "queue": None, "counts": {"completed": 0, "failed": 0}},
-        "usage": None,
-        "output_file_id": None,
-        "error_file_id": None,
-        "ending": None,
-        "ending_at": None,
-        "audit": {
-            "stage": "idle",
-            "next_at": None,
-            **dict.fromkeys(("answered", "logged", "metered", "scored", "parked"), 0),
-            "balanced": False,
-        },
-        "request_hash": "hash",
-        "retry_count": 0,
-        "outbox": [],
-        "lease": None,
-        "next_look_at": now,
-    }
-
-
-def _plan(plan_id: str, total: int, parts: int, index_blob: str) -> dict[str, Any]:
-    rates = {"input_nano": 75, "cached_nano": 37, "output_nano": 300, "flag": None}
-    return {
-        "plan_id": plan_id,
-        "total": total,
-        "segments": parts,
-        "shards": parts,
-        "model": "gpt-4o-mini",
-        "groups": [{"model": "gpt-4o-mini", "rates": rates}],
-        "index_blob": index_blob,
-        "price_version": "test",
-        "translator_version": 1,
-        "month": "202611",
-    }
-
-
-def _segment(batch_id: str, org_id: str, plan_id: str, no: int, part: list[Any]) -> dict[str, Any]:
-    return {
-        "_id": segment_id(plan_id, no),
-        "batch_id": batch_id,
-        "org_id": org_id,
-        "plan_id": plan_id,
-        "no": no,
-        "first_line": part[0][0],
-        "last_line": part[-1][0],
-        "lines": len(part),
-        "bytes": sum(entry[2] for entry in part),
-        "index_from": part[0][0] - 1,
-        "index_to": part[-1][0],
-        "ready": False,
-        "state": "open",
-        **dict.fromkeys(("lease", "manifest", "counts", "usage", "emitted")),
-        "created_at": datetime.now(UTC),
-    }
-
-
-def _shard(
-    batch_id: str, org_id: str, plan_id: str, no: int, part: list[Any], account_id: str
-) -> dict[str, Any]:
-    empty = ("waiting", "lease", "provider_batch_id", "provider_status", "provider_counts", "submitted_at")
-    empty += ("poll", "cancel_asked_at", "archive", "ended", "ended_at", "refused")
-    return {
-        "_id": shard_id(plan_id, no),
-        "batch_id": batch_id,
-        "org_id": org_id,
-        "plan_id": plan_id,
-        "no": no,
-        "provider": "openai",
-        "account_id": account_id,
-        "endpoint": CHAT,
-        "model": "gpt-4o-mini",
-        "group": 0,
-        "kind": "primary",
-        "depth": 0,
-        "parent": None,
-        "ranges": [[part[0][0], part[-1][0]]],
-        "lines": len(part),
-        "bytes": 0,
-        "tokens_estimate": 10 * len(part),
-        "segments": [no],
-        "state": "planned",
-        "attempt": 0,
-        "attempts": [],
-        "downloads": 0,
-        **dict.fromkeys(empty),
-    }
-
-
 @pytest.fixture(name="make_lines")
 def make_lines_fixture() -> Callable[..., list[bytes]]:
     return make_lines
 
 
-@pytest.fixture(name="eventually")
-def eventually_fixture() -> Callable[..., Awaitable[Any]]:
-    return eventually
+@pytest.fixture
+def start(world: Any) -> Callable[..., Any]:
+    """A batch on Anthropic as the API leaves it; its id."""
+
+    async def start(lines: list[bytes], account_id: str | None = None) -> str:
+        account_id = account_id or await world.account(KEY, "anthropic")
+        return str(await world.create(lines, account_id, provider="anthropic"))
+
+    return start
+
+
+@pytest.fixture
+def claude_lines(make_lines: Any) -> Callable[..., list[bytes]]:
+    return lambda count, **more: make_lines(count, model="claude-haiku-4-5", **more)
+
+
+@pytest.fixture
+def claude(running: Any) -> Callable[..., Any]:
+    return lambda **settings: running(*PARTS, **{**SKEW, **settings})

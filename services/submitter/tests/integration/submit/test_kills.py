@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from waiting import eventually
 
 from floopy_submitter.main import FAILPOINTS
 
@@ -71,11 +72,11 @@ async def test_a_kill_at_any_step_of_submitting_leaves_one_kept_batch(
 
     await _die_and_restart(new_process, name)
 
-    await world.eventually(lambda: _are_there(world, batch_id, story.shards), "every shard")
+    await eventually(lambda: _are_there(world, batch_id, story.shards), what="every shard")
     shards = await world.in_state(batch_id, story.end)
     assert sorted(line for shard in shards for line in _lines(shard)) == [1, 2, 3, 4, 5]
-    await world.eventually(lambda: _orphans_settled(world, story.orphans), "orphans cancelled")
-    await world.eventually(lambda: world.sent_events(batch_id), "events sent")
+    await eventually(lambda: _orphans_settled(world, story.orphans), what="orphans cancelled")
+    await eventually(lambda: world.sent_events(batch_id), what="events sent")
     if story.end == "submitted":
         await world.assert_one_kept_for_each(batch_id)
     else:
@@ -94,10 +95,10 @@ async def test_a_kill_at_any_step_of_planning_leaves_one_plan_and_one_kept_batch
     async def planned() -> bool:
         return bool((await world.batch(batch_id))["plan"])
 
-    await world.eventually(planned, "a plan")
+    await eventually(planned, what="a plan")
     plan_id = (await world.batch(batch_id))["plan"]["plan_id"]
-    await world.eventually(lambda: _all_submitted(world, batch_id, plan_id, 3), "three shards submitted")
-    await world.eventually(lambda: world.sent_events(batch_id), "events sent")
+    await eventually(lambda: _all_submitted(world, batch_id, plan_id, 3), what="three shards submitted")
+    await eventually(lambda: world.sent_events(batch_id), what="events sent")
     assert len(await world.kept()) == 3
     assert all(shard["plan_id"] == plan_id for shard in await world.shards(batch_id) if shard["attempts"])
 
@@ -126,10 +127,10 @@ async def test_a_kill_at_a_step_that_differs_on_anthropic_leaves_one_kept_batch(
 
     await _die_and_restart(new_process, name, FLOOPY_SUBMIT__CLOCK_SKEW="0.1")
 
-    await world.eventually(lambda: _are_there(world, batch_id, story.shards), "every shard")
+    await eventually(lambda: _are_there(world, batch_id, story.shards), what="every shard")
     shards = await world.in_state(batch_id, "submitted")
     assert sorted(line for shard in shards for line in _lines(shard)) == [1, 2, 3, 4, 5]
-    await world.eventually(lambda: world.sent_events(batch_id), "events sent")
+    await eventually(lambda: world.sent_events(batch_id), what="events sent")
     await world.assert_one_kept_for_each(batch_id)
     assert len(await simulator.batches()) == story.shards
     assert len(await simulator.calls("messages.batches.create")) <= creates
@@ -142,7 +143,7 @@ async def test_a_kill_right_after_a_refusal_loses_neither_it_nor_its_event(
 
     await _die_and_restart(new_process, REFUSING)
 
-    await world.eventually(lambda: world.sent_events(batch_id), "the event sent")
+    await eventually(lambda: world.sent_events(batch_id), what="the event sent")
     batch = await world.batch(batch_id)
     assert (batch["status"], batch["errors"][0]["line"]) == ("failed", 1)
     assert await world.shards(batch_id) == []
@@ -181,7 +182,7 @@ async def test_a_stopped_process_finishes_the_create_it_is_in(
     batch_id = await world.plan(make_lines(2), await world.account())
     process = new_process()
     await process.start(FLOOPY_SUBMIT__CREATE_TIMEOUT="20", FLOOPY_SUBMIT__SETTLE_WINDOW="30")
-    await world.eventually(lambda: world.holding(held), "a create under way")
+    await eventually(lambda: world.holding(held), what="a create under way")
 
     process.send(signal.SIGTERM)
     await simulator.release(held)

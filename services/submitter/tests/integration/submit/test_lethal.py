@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pymongo import MongoClient
+from waiting import eventually
 
 from floopy_common.stores.due_shards import LETHAL
 from floopy_common.stores.submitting import SubmitStore
@@ -34,7 +35,7 @@ async def test_a_planner_that_dies_again_and_again_takes_nothing_with_it_twice(
         seen.append(await tries())
     await process.start()
     for batch_id in ids:
-        await world.eventually(lambda batch_id=batch_id: world.shards(batch_id), "a plan")
+        await eventually(lambda batch_id=batch_id: world.shards(batch_id), what="a plan")
         await world.in_state(batch_id, "submitted")
 
     assert seen == [[1, 1, 1], [1, 1, 2], [1, 2, 2]]
@@ -54,7 +55,7 @@ async def test_a_submitter_that_dies_again_and_again_takes_nothing_with_it_three
         await _die(process, "submit.after_claim")
         seen.append(await deaths())
     await process.start()
-    for resting in await world.eventually(lambda: _resting(world, batch_id, 2), "two left alone"):
+    for resting in await eventually(lambda: _resting(world, batch_id, 2), what="two left alone"):
         await world.update("shards", resting["_id"], submit_at=LONG_AGO)
     await world.in_state(batch_id, "submitted")
 
@@ -101,14 +102,14 @@ async def test_a_deadly_shard_waits_until_it_is_alone_and_others_wait_for_it(
     held = await simulator.fault("files.create", {"kind": "hold"}, key="sk-slow")
 
     async with running() as wiring:
-        await world.eventually(lambda: world.holding(held), "an upload under way")
+        await eventually(lambda: world.holding(held), what="an upload under way")
         deadly = await world.plan(make_lines(1), await world.account("sk-deadly"))
         await _has_killed(world, deadly, 2)
 
         async def is_awaited() -> bool:
             return not _may_submit(wiring)
 
-        await world.eventually(is_awaited, "others kept away")
+        await eventually(is_awaited, what="others kept away")
         new = await world.plan(make_lines(1), await world.account("sk-new"))
         await simulator.release(held)
         for batch_id in (slow, deadly, new):

@@ -1,6 +1,7 @@
 """A create whose outcome is unknown is looked for, adopted, or given up; nothing is kept twice."""
 
 import pytest
+from waiting import eventually
 
 from floopy_common.domain.shard import AttemptPhase, WaitReason
 
@@ -60,7 +61,7 @@ async def test_a_create_that_was_not_accepted_is_tried_anew_after_the_settle_win
 
 
 async def test_a_list_that_cannot_be_read_decides_nothing(
-    world, running, make_lines, quiet, simulator, eventually
+    world, running, make_lines, quiet, simulator
 ) -> None:
     await simulator.fault(CREATE, {"kind": "drop", "when": "after"})
     down = await simulator.fault(LIST, {"kind": "status", "status": 500}, times=None)
@@ -68,7 +69,7 @@ async def test_a_list_that_cannot_be_read_decides_nothing(
 
     async with running():
         await world.in_state(batch_id, "submit_unknown")
-        await eventually(lambda: world.hits(down, 6), "looks that failed", within=20)
+        await eventually(lambda: world.hits(down, 6), timeout=20, what="looks that failed")
         shard = await world.shard(batch_id)
         assert shard["state"] == "submit_unknown"
         assert shard["attempts"][-1]["looks"] == 0
@@ -95,7 +96,7 @@ async def test_the_window_alone_does_not_give_an_attempt_up(
 
 
 async def test_a_batch_listed_too_late_is_cancelled_and_noted_with_its_bound(
-    world, running, make_lines, quiet, simulator, eventually
+    world, running, make_lines, quiet, simulator
 ) -> None:
     await simulator.configure(list_lag=6)
     await simulator.fault(CREATE, {"kind": "drop", "when": "after"})
@@ -103,7 +104,7 @@ async def test_a_batch_listed_too_late_is_cancelled_and_noted_with_its_bound(
 
     async with running():
         await world.in_state(batch_id, "submitted")
-        (orphan,) = await eventually(world.settled_orphans, "a cancelled orphan")
+        (orphan,) = await eventually(world.settled_orphans, what="a cancelled orphan")
 
     shard = await world.shard(batch_id)
     given_up, created = shard["attempts"]
@@ -132,9 +133,7 @@ async def test_after_too_many_unknown_attempts_an_operator_decides(
     assert (await world.shard(batch_id))["state"] == "waiting"
 
 
-async def test_of_several_the_oldest_is_kept(
-    world, running, make_lines, quiet, simulator, eventually
-) -> None:
+async def test_of_several_the_oldest_is_kept(world, running, make_lines, quiet, simulator) -> None:
     key = "sk-several"
     await simulator.fault(CREATE, {"kind": "drop", "when": "after"})
     down = await simulator.fault(LIST, {"kind": "status", "status": 500}, times=None)
@@ -146,7 +145,7 @@ async def test_of_several_the_oldest_is_kept(
         await world.create_upstream(key, shard["attempts"][-1]["input_file_id"])
         await world.repair(down)
         await world.in_state(batch_id, "submitted")
-        (orphan,) = await eventually(world.settled_orphans, "a cancelled orphan")
+        (orphan,) = await eventually(world.settled_orphans, what="a cancelled orphan")
 
     oldest, younger = await simulator.batches()
     assert (await world.shard(batch_id))["provider_batch_id"] == oldest["id"]
@@ -155,7 +154,7 @@ async def test_of_several_the_oldest_is_kept(
 
 
 async def test_what_a_shard_ended_in_mid_create_has_left_is_cancelled(
-    world, running, make_lines, quiet, simulator, eventually
+    world, running, make_lines, quiet, simulator
 ) -> None:
     await simulator.fault(CREATE, {"kind": "drop", "when": "after"})
     down = await simulator.fault(LIST, {"kind": "status", "status": 500}, times=None)
@@ -165,7 +164,7 @@ async def test_what_a_shard_ended_in_mid_create_has_left_is_cancelled(
         (shard,) = await world.in_state(batch_id, "submit_unknown")
         await world.end_overdue(shard)
         await world.repair(down)
-        (orphan,) = await eventually(world.settled_orphans, "a cancelled orphan")
+        (orphan,) = await eventually(world.settled_orphans, what="a cancelled orphan")
 
     assert (await world.shard(batch_id))["state"] == "settled"
     assert (orphan["reason"], orphan["lines_bound"]) == ("late", 2)
@@ -173,31 +172,31 @@ async def test_what_a_shard_ended_in_mid_create_has_left_is_cancelled(
 
 
 async def test_the_sweep_ends_when_nothing_can_turn_up_any_more(
-    world, running, make_lines, quiet, simulator, eventually
+    world, running, make_lines, quiet, simulator
 ) -> None:
     await simulator.fault(CREATE, {"kind": "drop", "when": "before"})
     batch_id = await world.plan(make_lines(1), await world.account())
 
     async with running(FLOOPY_SUBMIT__SWEEP_FOR="1"):
         await world.in_state(batch_id, "submitted")
-        await eventually(lambda: world.swept(batch_id), "the end of the sweep")
+        await eventually(lambda: world.swept(batch_id), what="the end of the sweep")
 
     assert await world.orphans() == []
 
 
 async def test_a_stolen_lease_makes_the_creator_a_zombie_that_cleans_up(
-    world, running, make_lines, quiet, simulator, eventually
+    world, running, make_lines, quiet, simulator
 ) -> None:
     fault = await simulator.fault(CREATE, {"kind": "hold", "when": "after"})
     batch_id = await world.plan(make_lines(2), await world.account())
 
     async with running("submitting"):
-        await eventually(lambda: world.holding(fault), "a create under way")
+        await eventually(lambda: world.holding(fault), what="a create under way")
         await world.end_overdue(await world.shard(batch_id))
         await simulator.release(fault)
-        (orphan,) = await eventually(world.orphans, "an orphan")
+        (orphan,) = await eventually(world.orphans, what="an orphan")
     async with running("sweeping"):
-        await eventually(world.settled_orphans, "a cancelled orphan")
+        await eventually(world.settled_orphans, what="a cancelled orphan")
 
     assert orphan["reason"] == "zombie"
     assert (await world.shard(batch_id))["provider_batch_id"] is None
@@ -205,13 +204,13 @@ async def test_a_stolen_lease_makes_the_creator_a_zombie_that_cleans_up(
 
 
 async def test_an_orphan_that_a_shard_counts_on_is_left_alone(
-    world, running, make_lines, quiet, simulator, eventually
+    world, running, make_lines, quiet, simulator
 ) -> None:
     batch_id = await world.plan(make_lines(1), await world.account())
     async with running():
         (shard,) = await world.in_state(batch_id, "submitted")
         await world.note_orphan(shard, shard["provider_batch_id"])
-        (orphan,) = await eventually(world.settled_orphans, "an orphan looked at")
+        (orphan,) = await eventually(world.settled_orphans, what="an orphan looked at")
 
     assert orphan["status"] == "wanted"
     await world.assert_one_kept_for_each(batch_id)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from prometheus_client import REGISTRY
+from waiting import eventually
 
 from floopy_common.domain.shard import AttemptPhase, WaitReason
 
@@ -26,13 +27,13 @@ async def test_planned_shards_are_submitted_once_each(world, running, make_lines
     assert sorted(event["data"]["shard_id"] for event in events) == [shard["_id"] for shard in shards]
 
 
-async def test_the_provider_gets_every_body_byte_for_byte(world, running, make_lines, eventually) -> None:
+async def test_the_provider_gets_every_body_byte_for_byte(world, running, make_lines) -> None:
     lines = make_lines(25)
     batch_id = await world.plan(lines, await world.account(), shard_lines=10)
 
     async with running():
         await world.in_state(batch_id, "submitted")
-        executed = await eventually(lambda: world.executed(25), "every line executed")
+        executed = await eventually(lambda: world.executed(25), what="every line executed")
 
     nonces = [shard["attempts"][-1]["nonce"] for shard in await world.shards(batch_id)]
     expected = {
@@ -47,7 +48,7 @@ def _body(line: bytes) -> bytes:
 
 
 async def test_a_retry_shards_scattered_lines_are_measured_before_the_upload(
-    world, running, make_lines, eventually
+    world, running, make_lines
 ) -> None:
     batch_id = await world.plan(make_lines(25), await world.account())
     shard = await world.shard(batch_id)
@@ -55,7 +56,7 @@ async def test_a_retry_shards_scattered_lines_are_measured_before_the_upload(
 
     async with running():
         await world.in_state(batch_id, "submitted")
-        executed = await eventually(lambda: world.executed(4), "the lines executed")
+        executed = await eventually(lambda: world.executed(4), what="the lines executed")
 
     assert sorted(int(row["custom_id"].split("-")[1]) for row in executed) == [2, 3, 4, 20]
 
@@ -192,13 +193,13 @@ async def test_a_refusal_is_final_and_in_the_providers_words(
 
 
 async def test_an_input_too_large_for_the_provider_goes_on_in_parts(
-    world, running, make_lines, simulator, eventually
+    world, running, make_lines, simulator
 ) -> None:
     await simulator.configure(max_file_bytes=700)
     batch_id = await world.plan(make_lines(20), await world.account(), shard_lines=10)
 
     async with running():
-        await eventually(lambda: world.executed(20), "every line executed")
+        await eventually(lambda: world.executed(20), what="every line executed")
         shards = await world.in_state(batch_id, "submitted")
 
     await simulator.assert_nothing_twice()
@@ -247,7 +248,7 @@ async def test_a_shard_without_a_usable_account_waits_where_everybody_sees_it(
             waiting = (await world.shard(batch_id))["waiting"]
             return bool(waiting["backoff"] > 0.2)
 
-        await world.eventually(backs_off, "a longer wait")
+        await eventually(backs_off, what="a longer wait")
 
     assert queue["reason"] == "provider_unavailable"
     assert queue["next_attempt_at"] is not None
@@ -282,13 +283,13 @@ async def test_an_input_that_did_not_outlive_the_wait_is_uploaded_anew(
 
 
 async def test_a_stopped_process_leaves_a_create_in_mid_call_to_be_looked_for_at_once(
-    world, running, make_lines, quiet, simulator, eventually
+    world, running, make_lines, quiet, simulator
 ) -> None:
     fault = await simulator.fault("batches.create", {"kind": "hold", "when": "after"})
     batch_id = await world.plan(make_lines(1), await world.account())
 
     async with running(FLOOPY_SUBMIT__CREATE_TIMEOUT="20", FLOOPY_SUBMIT__SETTLE_WINDOW="30"):
-        await eventually(lambda: world.holding(fault), "a create under way")
+        await eventually(lambda: world.holding(fault), what="a create under way")
     stopped = await world.shard(batch_id)
     async with running(FLOOPY_SUBMIT__CREATE_TIMEOUT="20", FLOOPY_SUBMIT__SETTLE_WINDOW="30"):
         await world.in_state(batch_id, "submitted", within=5)
@@ -297,14 +298,12 @@ async def test_a_stopped_process_leaves_a_create_in_mid_call_to_be_looked_for_at
     await world.assert_one_kept_for_each(batch_id)
 
 
-async def test_the_lease_outlives_the_create_call(
-    world, running, make_lines, quiet, simulator, eventually
-) -> None:
+async def test_the_lease_outlives_the_create_call(world, running, make_lines, quiet, simulator) -> None:
     fault = await simulator.fault("batches.create", {"kind": "hold", "when": "after"})
     batch_id = await world.plan(make_lines(1), await world.account())
 
     async with running(FLOOPY_SUBMIT__CREATE_TIMEOUT="20", FLOOPY_SUBMIT__SETTLE_WINDOW="30"):
-        await eventually(lambda: world.holding(fault), "a create under way")
+        await eventually(lambda: world.holding(fault), what="a create under way")
         shard = await world.shard(batch_id)
         await simulator.release(fault)
         await world.in_state(batch_id, "submitted")
@@ -327,7 +326,7 @@ async def test_an_input_that_is_not_as_long_as_planned_is_not_sent(
 
 
 async def test_metrics_count_moves_durations_and_waiting_shards(
-    world, running, make_lines, quiet, simulator, eventually
+    world, running, make_lines, quiet, simulator
 ) -> None:
     def read(name: str, **labels: str) -> float:
         return REGISTRY.get_sample_value(name, labels) or 0.0
@@ -346,7 +345,7 @@ async def test_metrics_count_moves_durations_and_waiting_shards(
         async def shown() -> bool:
             return read("floopy_shards_waiting", reason="rate_limited") == 1
 
-        await eventually(shown, "the gauge")
+        await eventually(shown, what="the gauge")
 
     assert read("floopy_shard_moves_total", to="submitted") == moved + 1
     assert _adopted(read) == adopted + 1

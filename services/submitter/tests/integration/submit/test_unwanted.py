@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from waiting import eventually
 
 from floopy_common.domain.shard import AttemptPhase
 
@@ -16,7 +17,7 @@ from floopy_common.domain.shard import AttemptPhase
     ids=["not yet planned", "cancelled", "expired"],
 )
 async def test_nothing_is_sent_for_a_batch_that_is_not_in_progress(
-    world, running, make_lines, simulator, eventually, changes
+    world, running, make_lines, simulator, changes
 ) -> None:
     batch_id = await world.plan(make_lines(1), await world.account())
     await world.update("batches", batch_id, **changes)
@@ -24,7 +25,7 @@ async def test_nothing_is_sent_for_a_batch_that_is_not_in_progress(
 
     async with running():
         await world.in_state(other, "submitted")
-        await eventually(lambda: world.deferred(batch_id), "a deferred shard")
+        await eventually(lambda: world.deferred(batch_id), what="a deferred shard")
 
     assert (await world.shard(batch_id))["state"] == "planned"
     assert len(await simulator.calls("files.create")) == 1
@@ -49,7 +50,7 @@ async def _cancelled_during(
     held = await world.simulator.fault(call, {"kind": "hold", "when": when})
     batch_id = await world.plan(make_lines(1), await world.account())
     async with running():
-        await world.eventually(lambda: world.holding(held), "a call under way")
+        await eventually(lambda: world.holding(held), what="a call under way")
         await world.update("batches", batch_id, status="cancelling", ending="cancelled")
         await world.simulator.release(held)
         yield batch_id
@@ -82,7 +83,7 @@ async def test_a_batch_that_was_cancelled_during_the_create_has_its_turn(
         async def has_its_turn() -> bool:
             return bool((await world.batch(batch_id))["next_look_at"] < datetime(2000, 1, 1, tzinfo=UTC))
 
-        await world.eventually(has_its_turn, "a turn")
+        await eventually(has_its_turn, what="a turn")
         await world.summary(batch_id, {"submitted": 1})
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from waiting import eventually
 
 from floopy_common.chassis.mongo import Mongo
 from floopy_common.domain.errors import LeaseLost
@@ -22,7 +23,7 @@ async def test_a_process_paused_in_mid_call_leaves_the_shard_to_another(
     batch_id = await world.plan(make_lines(4), await world.account())
     paused, other = new_process(), new_process()
     await paused.start()
-    await world.eventually(lambda: world.holding(held), f"a {op} under way")
+    await eventually(lambda: world.holding(held), what=f"a {op} under way")
 
     paused.send(signal.SIGSTOP)
     await other.start()
@@ -56,7 +57,7 @@ async def test_a_process_paused_in_a_create_on_anthropic_leaves_the_one_batch_to
     batch_id = await world.create(lines, account, provider="anthropic")
     paused, other = new_process(), new_process()
     await paused.start(**skew)
-    await world.eventually(lambda: world.holding(held), "a create under way")
+    await eventually(lambda: world.holding(held), what="a create under way")
 
     paused.send(signal.SIGSTOP)
     await other.start(**skew)
@@ -88,7 +89,7 @@ async def test_a_worker_whose_lease_was_taken_over_can_write_nothing(
     claim = await first.claim(shard)
     assert claim is not None
     assert await second.claim(shard) is None
-    taken = await world.eventually(lambda: second.claim(shard), "the lease to run out")
+    taken = await eventually(lambda: second.claim(shard), what="the lease to run out")
 
     before = await world.shard(batch_id)
     with pytest.raises(LeaseLost):
@@ -116,7 +117,7 @@ async def test_a_fenced_shard_is_searched_and_never_claimed_again(
         await hold.fence(0)
     shard = await world.shard(batch_id)
 
-    unclear = await world.eventually(store.next_unclear, "the lease to run out")
+    unclear = await eventually(store.next_unclear, what="the lease to run out")
 
     assert unclear["_id"] == shard["_id"]
     assert await store.due(1) == []
