@@ -17,7 +17,7 @@ from floopy_common.chassis.mongo import Mongo, ensure_indexes, open_mongo
 from floopy_common.chassis.secrets import Keyring
 from floopy_common.domain.ids import new_batch_id
 from floopy_common.providers.clients import open_clients
-from floopy_common.settings import MongoSettings, Settings
+from floopy_common.settings import AnthropicSettings, MongoSettings, ProvidersSettings, Settings
 from floopy_common.stores.blobs import BlobStore, FileReader
 from floopy_common.stores.files import FileStore
 from floopy_common.stores.finishing import PlannedLines
@@ -86,7 +86,9 @@ class Submitter:
 async def running_submitter() -> AsyncIterator[Submitter]:
     """A submitter in this process, on a mongod as `floopy up` runs it; its loops are not started."""
     async with running_mongod() as uri, fresh_database(uri) as database:
-        settings = Settings(secret_key=SecretStr("benchmark-" * 4))
+        # no provider runs here that could be asked for its models
+        providers = ProvidersSettings(anthropic=AnthropicSettings(models_ttl=0))
+        settings = Settings(secret_key=SecretStr("benchmark-" * 4), providers=providers)
         keyring = Keyring(settings.secret_key)
         async with (
             open_mongo(MongoSettings(uri=uri, database=database), "benchmark") as mongo,
