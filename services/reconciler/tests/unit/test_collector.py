@@ -59,9 +59,9 @@ def look(completed: int = 1, status: ProviderStatus = ProviderStatus.COMPLETED) 
     return Look(status, counts, {"output": None, "error": None}, (), changed=True, regressed=False)
 
 
-def collecting(settler: Settler, *, room: int = 2, share: int = 2) -> tuple[Collector, Pool]:
+def collecting(settler: Settler, *, room: int = 2, share: int = 2, small: int = 8) -> tuple[Collector, Pool]:
     large = Pool(room, share, lambda: None)
-    collector = Collector(cast("Any", settler), large, Pool(8, 8, lambda: None), settler)
+    collector = Collector(cast("Any", settler), large, Pool(small, small, lambda: None), settler)
     large.when_free(settler.freed.set)
     return collector, large
 
@@ -138,6 +138,18 @@ async def test_refusal_needs_no_download_and_waits_for_none() -> None:
     collector.collect(shard("refused"), look(status=ProviderStatus.FAILED), PROVIDER)
 
     assert settler.names == ["busy", "refused"]
+    await pool.close()
+
+
+async def test_refusal_without_room_is_left_to_a_later_look_which_says_why_by_then() -> None:
+    settler = Settler()
+    collector, pool = collecting(settler, small=0)
+    collector.collect(shard("refused"), look(status=ProviderStatus.FAILED), PROVIDER)
+
+    collector.collect(shard("large"), look(), PROVIDER)
+
+    assert settler.names == ["large"]
+    assert settler.queued == 0
     await pool.close()
 
 
