@@ -18,6 +18,8 @@ from typing import Any
 import aiohttp
 import psutil
 
+from floopy.stack.supervisor import deaths_in
+
 READY_SECONDS = 120.0
 _PAUSE = 0.02
 _SELDOM = 0.2
@@ -49,11 +51,9 @@ class System:
 
     def processes(self) -> dict[str, int]:
         """Raises RuntimeError when one has died: what is measured then is a restart."""
-        said = (self.data_dir / "up.log").read_text().splitlines()
-        deaths = [line for line in said if " and is started again; see " in line]
-        logs = [Path(line.rpartition("; see ")[2]).read_text()[-3000:] for line in deaths]
-        if deaths:
-            raise RuntimeError("\n".join([*deaths, *logs]))
+        said = (self.data_dir / "up.log").read_text()
+        if deaths_in(said):
+            raise RuntimeError(said)
         return pids_of(self.data_dir)
 
     def metrics_ports(self) -> dict[str, int]:

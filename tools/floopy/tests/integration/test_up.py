@@ -128,6 +128,11 @@ async def test_a_crash_loop_ends_everything_and_says_whose_and_why(
     said = (tmp_path / "data" / "up.log").read_text()
     assert re.search(r"floopy-\w+ died 2 times within 60 s before it was ready, last with exit code \d", said)
     assert "the database has schema 99" in said
+    first = said.partition("died 2 times")[0]
+    assert re.search(
+        r"floopy-\w+ ended with exit code \d and is started again; see \S+\n\S+ ends with:", first
+    )
+    assert "the database has schema 99" in first, "what it said goes on with what the next start says"
     assert "mongod" not in system.processes
 
 

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 from waiting import eventually
 
-from floopy.stack.supervisor import CrashLoopError, Limits, NotReadyError, ProcessRecord, Supervisor
+from floopy.stack.supervisor import (
+    CrashLoopError,
+    Death,
+    Limits,
+    NotReadyError,
+    ProcessRecord,
+    Supervisor,
+    deaths_in,
+)
 
 SERVES = "ready.touch(); time.sleep(60)"
 FAILS = "sys.exit('no such table: batches')"
@@ -20,7 +28,7 @@ class Told:
 
     def __init__(self) -> None:
         self.history: list[list[ProcessRecord]] = []
-        self.deaths: list[str] = []
+        self.deaths: list[Death] = []
 
     def __call__(self, running: Sequence[ProcessRecord]) -> None:
         self.history.append(list(running))
@@ -54,8 +62,14 @@ async def test_killed_child_comes_back(supervisor, told, make_program) -> None:
 
     await eventually(lambda: told.pid("sink") not in {None, first}, timeout=20, what="another pid")
     await supervisor.wait_ready(20)
-    assert len(told.deaths) == 1
-    assert told.deaths[0].startswith("sink ended with SIGKILL and is started again; see ")
+    assert [(death.child, death.end) for death in told.deaths] == [("sink", "SIGKILL")]
+
+
+def test_what_is_said_of_a_death_is_read_back_from_what_was_printed() -> None:
+    killed = Death("sink", "SIGKILL", Path("/var/a log/sink.log"))
+    crashed = Death("floopy-api", "exit code 1", Path("api.log"))
+
+    assert deaths_in(f"Ready.\n{killed}\n\n{crashed}\nStopping ...\n") == [killed, crashed]
 
 
 async def test_deaths_after_readiness_are_no_crash_loop(supervisor, make_program) -> None:

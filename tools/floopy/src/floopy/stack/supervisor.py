@@ -1,12 +1,15 @@
 """Keeps child processes alive: restarts with back-off, waits for what they need, gives up on a crash loop."""
 
 import asyncio
+import re
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from typing_extensions import override
 
 from floopy.backends.backend import Program
 from floopy.backends.process import ChildProcess, tail
@@ -14,6 +17,7 @@ from floopy.backends.process import ChildProcess, tail
 BACKOFF_MIN = 0.2
 BACKOFF_MAX = 5.0
 TAIL_LINES = 15
+_DEATH = re.compile(r"(\S+) ended with (SIG\w+|exit code \d+) and is started again; see (.+)")
 
 
 class CrashLoopError(Exception):
@@ -39,6 +43,29 @@ class ProcessRecord:
     name: str
     pid: int
     port: int
+
+
+class Death(NamedTuple):
+    """A child that ended and is started again; `end` is a signal's name or `exit code N`."""
+
+    child: str
+    end: str
+    log: Path
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.child} ended with {self.end} and is started again; see {self.log}"
+
+    @property
+    def is_crash(self) -> bool:
+        """It ended of itself: nobody killed it."""
+        return self.end.startswith("exit code")
+
+
+def deaths_in(said: str) -> list[Death]:
+    """Those that whoever runs a supervisor has printed, a line each."""
+    told = map(_DEATH.fullmatch, said.splitlines())
+    return [Death(found[1], found[2], Path(found[3])) for found in told if found is not None]
 
 
 @dataclass(eq=False)
@@ -69,9 +96,9 @@ class Supervisor:
         logs: Path,
         limits: Limits,
         changed: Callable[[Sequence[ProcessRecord]], None],
-        died: Callable[[str], None],
+        died: Callable[[Death], None],
     ) -> None:
-        """`changed` gets what runs now; `died` a sentence on a child that is started again."""
+        """`changed` gets what runs now; `died` each death of a child that is started again."""
         self._logs = logs
         self._limits = limits
         self._changed = changed
@@ -152,7 +179,7 @@ class Supervisor:
             self._count(child, code, clock())
         else:
             child.untimely.clear()
-        self._died(f"{child.name} ended with {describe_end(code)} and is started again; see {child.log}")
+        self._died(Death(child.name, describe_end(code), child.log))
         return 0.0 if ready_at is None else clock() - ready_at
 
     def _count(self, child: Child, code: int, now: float) -> None:
@@ -164,7 +191,7 @@ class Supervisor:
         if len(child.untimely) >= self._limits.max_deaths:
             raise CrashLoopError(
                 f"{child.name} died {len(child.untimely)} times within {self._limits.window:g} s before it "
-                f"was ready, last with {describe_end(code)}.\n{last_words(child)}"
+                f"was ready, last with {describe_end(code)}.\n{last_words(child.log)}"
             )
 
     def running(self) -> list[ProcessRecord]:
@@ -202,7 +229,7 @@ def _raise_failure(done: Iterable[asyncio.Future[Any]]) -> None:
 def _tardy(children: Sequence[Child], timeout: float) -> str:
     late = [child for child in children if not child.ready.is_set() and child.needs_ready()]
     return "\n".join(
-        f"{child.name} was not ready after {timeout:g} s.\n{last_words(child)}" for child in late
+        f"{child.name} was not ready after {timeout:g} s.\n{last_words(child.log)}" for child in late
     )
 
 
@@ -210,6 +237,6 @@ def describe_end(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-def last_words(child: Child) -> str:
-    text = tail(child.log, TAIL_LINES)
-    return f"{child.log} ends with:\n{text}" if text else f"{child.log} is empty."
+def last_words(log: Path) -> str:
+    text = tail(log, TAIL_LINES)
+    return f"{log} ends with:\n{text}" if text else f"{log} is empty."

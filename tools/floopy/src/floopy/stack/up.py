@@ -13,7 +13,7 @@ from floopy.stack.data_dir import Credentials, DataDir, Remembered
 from floopy.stack.ports import PortBook
 from floopy.stack.report import no_account_yet, print_running
 from floopy.stack.services import API, WORKERS
-from floopy.stack.supervisor import Limits, Supervisor
+from floopy.stack.supervisor import Death, Limits, Supervisor, last_words
 from floopy.stack.system import BROKER, MONGOD, LocalSystem, Options
 from floopy_common.chassis.mongo import ensure_indexes, open_mongo
 
@@ -85,13 +85,19 @@ async def _supervising(system: LocalSystem, data_dir: DataDir, console: Console)
         data_dir.logs,
         Limits(limits.max_deaths, limits.window),
         data_dir.write_processes,
-        lambda what: console.print(what, soft_wrap=True, highlight=False, markup=False),
+        lambda death: _report(death, console),
     )
     try:
         yield supervisor
     finally:
         console.print("Stopping ...")
         await supervisor.stop()
+
+
+def _report(death: Death, console: Console) -> None:
+    """Of a crash its last words as well: the log goes on with those of the next start."""
+    said = f"{death}\n{last_words(death.log)}" if death.is_crash else str(death)
+    console.print(said, soft_wrap=True, highlight=False, markup=False)
 
 
 async def _start(supervisor: Supervisor, system: LocalSystem, state: Remembered) -> list[str]:
