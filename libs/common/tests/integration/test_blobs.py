@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,21 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typing_extensions import override
 
-from floopy_common.chassis.mongo import Collection, Mongo, ensure_indexes, open_mongo
+from floopy_common.chassis.mongo import Collection, Mongo
 from floopy_common.domain.errors import BlobCorrupt, BlobMissing
-from floopy_common.settings import MongoSettings
 from floopy_common.stores.blobs import CHUNK_SIZE, Blob, BlobStore, FileReader, chunk_id
 from floopy_common.stores.read_ahead import Pace
 
 SMALL = 64
 """A chunk size that makes many chunks of little data."""
-
-
-@pytest.fixture
-async def mongo(mongo_uri: str, mongo_database: str) -> AsyncIterator[Mongo]:
-    async with open_mongo(MongoSettings(uri=mongo_uri, database=mongo_database), "test") as opened:
-        await ensure_indexes(opened)
-        yield opened
 
 
 @pytest.fixture

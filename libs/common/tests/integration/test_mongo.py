@@ -1,7 +1,6 @@
 """The database module against a real replica set: literal values, leases, outbox, status moves."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,13 +19,6 @@ from floopy_common.domain.batch import BatchStatus
 from floopy_common.domain.errors import IllegalTransition, LeaseLost
 from floopy_common.settings import MongoSettings
 from floopy_common.stores.batches import BatchStore
-
-
-@pytest.fixture
-async def mongo(mongo_uri: str, mongo_database: str) -> AsyncIterator[Mongo]:
-    async with open_mongo(MongoSettings(uri=mongo_uri, database=mongo_database), "test") as opened:
-        await ensure_indexes(opened)
-        yield opened
 
 
 @pytest.mark.parametrize("value", ["$5 off", "$$ROOT", {"$set": 1}, ["$a", None], {"a.b": "$x"}])
@@ -51,14 +43,14 @@ async def test_indexes_are_created_twice_without_complaint(mongo: Mongo) -> None
 
 
 async def test_an_index_that_was_declared_differently_is_made_anew(
-    mongo_uri: str, mongo_database: str
+    mongo_uri: str, bare_database: str
 ) -> None:
     with MongoClient[dict[str, Any]](mongo_uri) as client:
-        requests = client[mongo_database].requests
+        requests = client[bare_database].requests
         index = next(index for index in COLLECTIONS["requests"].indexes if "session_id" in index.name)
         requests.create_index(list(index.keys), name=index.name)
 
-        async with open_mongo(MongoSettings(uri=mongo_uri, database=mongo_database), "test") as opened:
+        async with open_mongo(MongoSettings(uri=mongo_uri, database=bare_database), "test") as opened:
             await ensure_indexes(opened)
 
         found = requests.index_information()[index.name]
@@ -67,18 +59,18 @@ async def test_an_index_that_was_declared_differently_is_made_anew(
 
 @pytest.mark.parametrize("name", ["batches", "files", "uploads"])
 async def test_a_retired_index_goes_and_what_was_made_under_it_stays(
-    mongo_uri: str, mongo_database: str, name: str
+    mongo_uri: str, bare_database: str, name: str
 ) -> None:
     retired = COLLECTIONS[name].retired
     where = {"idempotency_key": {"$type": "string"}}
     with MongoClient[dict[str, Any]](mongo_uri) as client:
-        found = client[mongo_database][name]
+        found = client[bare_database][name]
         keys = [("org_id", 1), ("idempotency_key", 1)]
         found.create_index(keys, name=retired[0], unique=True, partialFilterExpression=where)
         # files did not name their API key then: the two differ by their organisation alone
         found.insert_many([{"_id": org, "org_id": org, "idempotency_key": "k"} for org in ("one", "two")])
 
-        async with open_mongo(MongoSettings(uri=mongo_uri, database=mongo_database), "test") as opened:
+        async with open_mongo(MongoSettings(uri=mongo_uri, database=bare_database), "test") as opened:
             await ensure_indexes(opened)
             await ensure_indexes(opened)
 

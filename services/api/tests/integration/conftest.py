@@ -1,7 +1,5 @@
 """The API served on a free port over a real database, and organisations that use it."""
 
-import asyncio
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -13,13 +11,12 @@ import pytest
 from aiohttp import web
 from openai import AsyncOpenAI
 from pydantic import SecretStr
-from pymongo import MongoClient
 from waiting import eventually
 
 from floopy_api.core.authentication import Authenticator
 from floopy_api.handlers.keys import AUTHENTICATOR
 from floopy_api.main import compose, new_runner
-from floopy_common.chassis.mongo import Collection, Mongo, ensure_indexes, open_mongo
+from floopy_common.chassis.mongo import Collection, Mongo, open_mongo
 from floopy_common.chassis.probes import Probes
 from floopy_common.chassis.secrets import Keyring
 from floopy_common.settings import ApiSettings, FilesSettings, MongoSettings, Settings
@@ -31,19 +28,6 @@ SECRET = SecretStr("a secret for tests that is long enough")
 MAX_UPLOAD = 4_000_000
 """Larger than what a blob writer keeps to itself before it inserts chunks."""
 Document = dict[str, Any]
-CLEARED = (
-    "orgs",
-    "api_keys",
-    "provider_accounts",
-    "caps",
-    "files",
-    "uploads",
-    "blobs",
-    "blob_chunks",
-    "batches",
-    "shards",
-)
-"""Collections that tests of the API write to."""
 
 
 @dataclass(frozen=True)
@@ -152,34 +136,10 @@ async def _serving(uri: str, database: str, **groups: Any) -> AsyncIterator[Serv
             await runner.cleanup()
 
 
-@pytest.fixture(scope="session")
-def indexed_database(mongo_uri: str) -> Iterator[str]:
-    """One database for all tests of the API: creating every index takes longer than most tests."""
-    name = f"test_api_{uuid.uuid4().hex}"
-    asyncio.run(_index(mongo_uri, name))
-    yield name
-    with MongoClient[Document](mongo_uri) as client:
-        client.drop_database(name)
-
-
-async def _index(uri: str, database: str) -> None:
-    async with open_mongo(MongoSettings(uri=uri, database=database), "test-api") as mongo:
-        await ensure_indexes(mongo)
-
-
 @pytest.fixture
-def database(mongo_uri: str, indexed_database: str) -> str:
-    """That database with nothing in it."""
-    with MongoClient[Document](mongo_uri) as client:
-        for name in CLEARED:
-            client[indexed_database][name].delete_many({})
-    return indexed_database
-
-
-@pytest.fixture
-def serving(mongo_uri: str, database: str) -> Callable[..., Any]:
+def serving(mongo_uri: str, mongo_database: str) -> Callable[..., Any]:
     """Serves the API with other settings: `async with serving(api=ApiSettings(...)) as service`."""
-    return partial(_serving, mongo_uri, database)
+    return partial(_serving, mongo_uri, mongo_database)
 
 
 @pytest.fixture
@@ -189,8 +149,8 @@ def serving_at() -> Callable[..., Any]:
 
 
 @pytest.fixture
-async def service(mongo_uri: str, database: str) -> AsyncIterator[Service]:
-    async with _serving(mongo_uri, database) as served:
+async def service(mongo_uri: str, mongo_database: str) -> AsyncIterator[Service]:
+    async with _serving(mongo_uri, mongo_database) as served:
         yield served
 
 

@@ -50,11 +50,11 @@ class Process:
 
 
 @pytest.fixture
-def settings(mongo_uri: str, database: str) -> dict[str, str]:
+def settings(mongo_uri: str, mongo_database: str) -> dict[str, str]:
     """Settings of the process, with no broker to be found."""
     return {
         "FLOOPY_MONGO__URI": mongo_uri,
-        "FLOOPY_MONGO__DATABASE": database,
+        "FLOOPY_MONGO__DATABASE": mongo_database,
         "FLOOPY_SECRET_KEY": "a secret for tests that is long enough",
         "FLOOPY_KAFKA__BOOTSTRAP_SERVERS": f"{LOOPBACK}:1",
         "FLOOPY_KAFKA__SEND_TIMEOUT": "1",

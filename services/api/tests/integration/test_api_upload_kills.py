@@ -78,11 +78,11 @@ async def begun(client: AsyncOpenAI, parts: int = 0) -> tuple[str, list[str]]:
 
 @pytest.mark.surface("2: upload_file_chunked; 9.2")
 async def test_the_sdks_helper_works_against_the_process(
-    service: Any, alice: Any, mongo_uri: str, database: str, tmp_path: Path
+    service: Any, alice: Any, mongo_uri: str, mongo_database: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "in.jsonl"
     path.write_bytes(LINE * 20_000)
-    async with process(mongo_uri, database) as (_, url), sdk(url, alice) as client:
+    async with process(mongo_uri, mongo_database) as (_, url), sdk(url, alice) as client:
         upload = await client.uploads.upload_file_chunked(
             file=path, mime_type="text/jsonl", purpose="batch", part_size=600_001
         )
@@ -94,14 +94,14 @@ async def test_the_sdks_helper_works_against_the_process(
 
 @pytest.mark.surface("2: upload_file_chunked of 130 MiB, its own parts of 64 MiB; 9.2")
 async def test_the_sdks_helper_sends_130_mib_in_three_parts(
-    service: Any, alice: Any, mongo_uri: str, database: str, tmp_path: Path
+    service: Any, alice: Any, mongo_uri: str, mongo_database: str, tmp_path: Path
 ) -> None:
     path, mebibyte = tmp_path / "in.jsonl", 1024 * 1024
     with path.open("wb") as file:
         for number in range(130):
             file.write(b'{"custom_id": "%d", "x": "' % number)
             file.write(b"x" * ((number + 1) * mebibyte - file.tell() - 3) + b'"}\n')
-    async with process(mongo_uri, database) as (_, url), sdk(url, alice) as client:
+    async with process(mongo_uri, mongo_database) as (_, url), sdk(url, alice) as client:
         upload = await client.uploads.upload_file_chunked(file=path, mime_type="text/jsonl", purpose="batch")
         batch = await client.batches.create(
             input_file_id=upload.file.id, endpoint="/v1/chat/completions", completion_window="24h"
@@ -116,10 +116,10 @@ async def test_the_sdks_helper_sends_130_mib_in_three_parts(
 
 
 async def test_a_part_cut_off_by_a_kill_is_sent_again_and_the_first_is_swept(
-    service: Any, alice: Any, client: AsyncOpenAI, mongo_uri: str, database: str
+    service: Any, alice: Any, client: AsyncOpenAI, mongo_uri: str, mongo_database: str
 ) -> None:
     upload, _ = await begun(client)
-    killed = process(mongo_uri, database, FLOOPY_FAIL_AT="api.part.after_blob")
+    killed = process(mongo_uri, mongo_database, FLOOPY_FAIL_AT="api.part.after_blob")
     async with killed as (child, url), sdk(url, alice) as dying:
         with pytest.raises(openai.APIConnectionError):
             await dying.uploads.parts.create(upload, data=LINE)
@@ -135,10 +135,10 @@ async def test_a_part_cut_off_by_a_kill_is_sent_again_and_the_first_is_swept(
 
 @pytest.mark.parametrize("step", ["api.upload.after_complete", "api.upload.after_file"])
 async def test_a_complete_cut_off_by_a_kill_makes_one_file_whoever_comes_next(
-    service: Any, alice: Any, client: AsyncOpenAI, mongo_uri: str, database: str, step: str
+    service: Any, alice: Any, client: AsyncOpenAI, mongo_uri: str, mongo_database: str, step: str
 ) -> None:
     upload, ids = await begun(client, parts=2)
-    killed = process(mongo_uri, database, FLOOPY_FAIL_AT=step)
+    killed = process(mongo_uri, mongo_database, FLOOPY_FAIL_AT=step)
     async with killed as (child, url), sdk(url, alice) as dying:
         with pytest.raises(openai.APIConnectionError):
             await dying.uploads.complete(upload, part_ids=ids)
@@ -156,7 +156,7 @@ async def test_a_complete_cut_off_by_a_kill_makes_one_file_whoever_comes_next(
 
 
 async def test_the_process_expires_uploads_nobody_asks_for(
-    service: Any, client: AsyncOpenAI, mongo_uri: str, database: str
+    service: Any, client: AsyncOpenAI, mongo_uri: str, mongo_database: str
 ) -> None:
     upload, _ = await begun(client, parts=1)
     uploads = service.mongo.collection("uploads")
@@ -167,5 +167,5 @@ async def test_the_process_expires_uploads_nobody_asks_for(
     async def is_expired() -> bool:
         return bool(await uploads.count({"_id": upload, "status": "expired", "parts": []}))
 
-    async with process(mongo_uri, database):
+    async with process(mongo_uri, mongo_database):
         await eventually(is_expired, timeout=10, what="an expired upload")

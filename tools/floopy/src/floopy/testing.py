@@ -6,9 +6,9 @@ addresses in `FLOOPY_TEST_MONGO` and `FLOOPY_TEST_KAFKA`, else the backends of t
 
 import asyncio
 import os
-import resource
 import tempfile
 import uuid
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +27,8 @@ from floopy.backends.embedded import EmbeddedBroker
 from floopy.backends.kafka import KafkaBroker, KafkaDistribution, default_home
 from floopy.backends.mongod import Mongod
 from floopy.simulation import OwnSimulator
-from floopy_common.chassis.mongo import Mongo, ensure_indexes, open_mongo
+from floopy_common.chassis.mongo import Document, Mongo, ensure_indexes, open_mongo
+from floopy_common.collections import COLLECTIONS, SCHEMA_VERSION
 from floopy_common.settings import MongoSettings
 
 MONGO_VARIABLE = "FLOOPY_TEST_MONGO"
@@ -108,36 +109,69 @@ def _used_by(item: pytest.Item) -> frozenset[str]:
     return frozenset(getattr(item, "fixturenames", ()))
 
 
-_MOST_FILES = 0.5
-"""Share of the files a process may open after which the session's mongod is started anew."""
+_RESTING = 3
+"""Databases that are left alone before the first is used again: what threads of a test that is over still
+write goes where nobody looks, and is gone by then."""
 
 
-class _OwnMongod:
-    """This session's mongod, started anew before it has more files open than a process may.
+class Databases:
+    """Databases with every index, used again and again: making one takes longer than most tests."""
 
-    It keeps a file for every collection and index of databases that were dropped minutes ago.
-    """
+    def __init__(self, uri: str, client: MongoClient[Document]) -> None:
+        self._uri = uri
+        self._client = client
+        self._as_made: dict[str, object] = {}
+        self._resting: deque[str] = deque()
 
-    def __init__(self, directory: Path) -> None:
-        self._backend = Mongod(directory, cache_gb=0.5)
-        self._loop = asyncio.new_event_loop()
+    def take(self) -> str:
+        """The name of one with nothing in it but what `ensure_indexes` leaves."""
+        if len(self._resting) < _RESTING:
+            return self._make()
+        name = self._resting.popleft()
+        self._empty(name)
+        return name
 
-    def start(self) -> str:
-        return self._loop.run_until_complete(self._backend.start())
+    def give_back(self, name: str) -> None:
+        """To be used again, unless more than documents has been changed."""
+        if self._shape(name) == self._as_made[name]:
+            self._resting.append(name)
+        else:
+            self._client.drop_database(name)
 
-    def renew(self) -> bool:
-        """Called between two tests; True when it was started anew."""
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        open_files = len(os.listdir(f"/proc/{self._backend.process.pid}/fd"))
-        if open_files < _MOST_FILES * limit:
-            return False
-        self._loop.run_until_complete(self._backend.stop())
-        self.start()
-        return True
+    def drop(self) -> None:
+        """All that are left, at the end."""
+        for name in self._resting:
+            self._client.drop_database(name)
 
-    def end(self) -> None:
-        self._loop.run_until_complete(self._backend.kill())
-        self._loop.close()
+    def _make(self) -> str:
+        name = f"test_{uuid.uuid4().hex}"
+        loop = asyncio.new_event_loop()
+        try:
+            loop.run_until_complete(_make_indexes(self._uri, name))
+        finally:
+            loop.close()
+        database = self._client[name]
+        for collection in COLLECTIONS.keys() - database.list_collection_names():
+            database.create_collection(collection)
+        self._as_made[name] = self._shape(name)
+        return name
+
+    def _empty(self, name: str) -> None:
+        database = self._client[name]
+        for collection in COLLECTIONS:
+            database[collection].delete_many({"_id": {"$ne": "schema"}} if collection == "meta" else {})
+        database["meta"].replace_one({"_id": "schema"}, {"version": SCHEMA_VERSION}, upsert=True)
+
+    def _shape(self, name: str) -> object:
+        """Collections with their options and ids, and how many indexes they have."""
+        database = self._client[name]
+        collections = sorted(database.list_collections(), key=lambda collection: str(collection["name"]))
+        return collections, database.command("dbStats")["indexes"]
+
+
+async def _make_indexes(uri: str, name: str) -> None:
+    async with open_mongo(MongoSettings(uri=uri, database=name), "test") as mongo:
+        await ensure_indexes(mongo)
 
 
 @contextmanager
@@ -158,21 +192,7 @@ def _scratch() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def own_mongod() -> Iterator[_OwnMongod | None]:
-    """The mongod of this session; None where it has another's."""
-    if source(MONGO_VARIABLE) is not Source.LOCAL:
-        yield None
-        return
-    with _scratch() as directory:
-        mongod = _OwnMongod(directory)
-        try:
-            yield mongod
-        finally:
-            mongod.end()
-
-
-@pytest.fixture(scope="session")
-def mongo_uri(own_mongod: _OwnMongod | None) -> Iterator[str]:
+def mongo_uri() -> Iterator[str]:
     """A replica set; its databases belong to the tests of this session."""
     match source(MONGO_VARIABLE):
         case Source.DOCKER:
@@ -181,28 +201,42 @@ def mongo_uri(own_mongod: _OwnMongod | None) -> Iterator[str]:
         case Source.ADDRESS:
             yield os.environ[MONGO_VARIABLE]
         case Source.LOCAL:
-            assert own_mongod is not None
-            yield own_mongod.start()
+            with _scratch() as directory, serving(Mongod(directory, cache_gb=0.5)) as uri:
+                yield uri
         case unknown:
             assert_never(unknown)
 
 
+@pytest.fixture(scope="session")
+def databases(mongo_uri: str) -> Iterator[Databases]:
+    """The databases of this session's tests."""
+    with MongoClient[Document](mongo_uri) as client:
+        made = Databases(mongo_uri, client)
+        yield made
+        made.drop()
+
+
 @pytest.fixture
-def mongo_database(mongo_uri: str, own_mongod: _OwnMongod | None) -> Iterator[str]:
-    """The name of a fresh database, dropped after the test."""
+def mongo_database(databases: Databases) -> Iterator[str]:
+    """The name of a database with every index and nothing in it, this test's own."""
+    name = databases.take()
+    yield name
+    databases.give_back(name)
+
+
+@pytest.fixture
+def bare_database(mongo_uri: str) -> Iterator[str]:
+    """The name of a database that is not there yet, dropped after the test."""
     name = f"test_{uuid.uuid4().hex}"
     yield name
-    with MongoClient[dict[str, object]](mongo_uri) as client:
+    with MongoClient[Document](mongo_uri) as client:
         client.drop_database(name)
-    if own_mongod is not None:
-        own_mongod.renew()
 
 
 @pytest_asyncio.fixture
 async def mongo(mongo_uri: str, mongo_database: str) -> AsyncIterator[Mongo]:
-    """That database, opened as services open it, every index made."""
+    """The test's own database, opened as services open it."""
     async with open_mongo(MongoSettings(uri=mongo_uri, database=mongo_database), "test") as opened:
-        await ensure_indexes(opened)
         yield opened
 
 

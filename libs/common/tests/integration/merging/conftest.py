@@ -6,7 +6,7 @@ import pytest
 from merged_calls import Commands
 from pymongo import monitoring
 
-from floopy_common.chassis.mongo import Collection, Mongo, ensure_indexes, open_mongo
+from floopy_common.chassis.mongo import Collection, Mongo, open_mongo
 from floopy_common.settings import MongoSettings
 
 
@@ -21,7 +21,6 @@ def commands() -> Iterator[Commands]:
 @pytest.fixture
 async def mongo(mongo_uri: str, mongo_database: str, commands: Commands) -> AsyncIterator[Mongo]:
     async with open_mongo(MongoSettings(uri=mongo_uri, database=mongo_database), "test") as opened:
-        await ensure_indexes(opened)
         commands.names.clear()
         yield opened
 

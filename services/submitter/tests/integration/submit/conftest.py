@@ -286,7 +286,7 @@ def environment(
         "FLOOPY_MONGO__DATABASE": mongo_database,
         "FLOOPY_KAFKA__BOOTSTRAP_SERVERS": embedded_bootstrap,
         "FLOOPY_KAFKA__IDEMPOTENT": "false",
-        "FLOOPY_KAFKA__TOPIC_PREFIX": f"{mongo_database}.",
+        "FLOOPY_KAFKA__TOPIC_PREFIX": f"{uuid.uuid4().hex[:12]}.",
         "FLOOPY_PROVIDERS__OPENAI__BASE_URL": simulator.openai_base_url,
         "FLOOPY_PROVIDERS__ANTHROPIC__BASE_URL": simulator.anthropic_base_url,
         "FLOOPY_SECRET_KEY": SECRET,
