@@ -72,6 +72,13 @@ def test_what_is_said_of_a_death_is_read_back_from_what_was_printed() -> None:
     assert deaths_in(f"Ready.\n{killed}\n\n{crashed}\nStopping ...\n") == [killed, crashed]
 
 
+@pytest.mark.parametrize(
+    ("end", "crashed"), [("exit code 0", True), ("exit code 1", True), ("SIGSEGV", True), ("SIGKILL", False)]
+)
+def test_who_was_killed_has_not_crashed(end: str, crashed: bool) -> None:
+    assert Death("sink", end, Path("sink.log")).is_crash is crashed
+
+
 async def test_deaths_after_readiness_are_no_crash_loop(supervisor, make_program) -> None:
     program = make_program("sink", "ready.touch(); time.sleep(0.15)")
     supervisor.add("sink", program.make)

@@ -17,6 +17,7 @@ from floopy.backends.process import ChildProcess, tail
 BACKOFF_MIN = 0.2
 BACKOFF_MAX = 5.0
 TAIL_LINES = 15
+_KILLS = frozenset({"SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"})
 _DEATH = re.compile(r"(\S+) ended with (SIG\w+|exit code \d+) and is started again; see (.+)")
 
 
@@ -58,8 +59,8 @@ class Death(NamedTuple):
 
     @property
     def is_crash(self) -> bool:
-        """It ended of itself: nobody killed it."""
-        return self.end.startswith("exit code")
+        """It ended of itself, by an exit or a fault (SIGSEGV, SIGABRT, ...): nobody killed it."""
+        return self.end not in _KILLS
 
 
 def deaths_in(said: str) -> list[Death]:
