@@ -117,7 +117,7 @@ function start(file, options = {}) {
 }
 
 async function ended(batch) {
-  for (let look = 0; look < 240; look += 1) {
+  for (let look = 0; look < 600; look += 1) {
     const found = await client.batches.retrieve(batch.id);
     if (ENDED.has(found.status)) return found;
     await pause(250);
