@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from openai import AsyncOpenAI
+from waiting import eventually
 
 from floopy_common.settings import ApiSettings
 from floopy_common.stores.polling import PollStore
@@ -64,13 +65,12 @@ async def looking(service: Any, completed: int) -> AsyncIterator[list[str]]:
 
     async def look() -> None:
         while True:
-            for due in await polls.due_looks(10):
+            for due in await eventually(lambda: polls.due_looks(10), what="a due look"):
                 shard = await polls.claim_look(due["_id"], 5.0)
                 assert shard is not None
                 looked.append(shard["_id"])
                 counts = {"total": 10, "completed": completed, "failed": 0}
                 await polls.record_look(shard, status="in_progress", counts=counts, files=None, interval=60.0)
-            await asyncio.sleep(0.01)
 
     task = asyncio.create_task(look())
     try:

@@ -1,9 +1,10 @@
 """Which segment a worker takes next: what was offered here does not keep it from searching."""
 
-import asyncio
 import time
 from collections.abc import Collection
 from typing import Any
+
+from waiting import eventually
 
 from floopy_common.domain.segment import SegmentState
 from floopy_reconciler.core.emit import Gate
@@ -38,7 +39,10 @@ class Segments:
 
 class Worker(SegmentWorker):
     async def carry_out(self, claim: Any) -> None:
-        await asyncio.sleep(0)
+        """Nothing, in a task of its own."""
+
+    def is_idle(self) -> bool:
+        return (self._pools.large.free, self._pools.small.free) == (2, 4)
 
 
 def worker(segments: Segments, ready: ReadySegments, scan: float) -> Worker:
@@ -65,8 +69,7 @@ def worker(segments: Segments, ready: ReadySegments, scan: float) -> Worker:
 async def steps(wanted: Worker, count: int) -> None:
     for _ in range(count):
         await wanted.step()
-        for _ in range(3):  # until the jobs of this step have ended
-            await asyncio.sleep(0)
+        await eventually(wanted.is_idle, what="the end of this step's jobs")
 
 
 def many(count: int) -> ReadySegments:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from waiting import eventually
 
 from floopy_common.providers.anthropic.capabilities import MOST_RESTRICTIVE
 from floopy_common.providers.port import AccountMissing, Unavailable
@@ -184,9 +185,7 @@ async def test_a_slow_answer_is_not_waited_for_and_holds_once_it_is_there(world:
     assert await most_of(models) == MOST_RESTRICTIVE.max_output
     assert await most_of(models) == MOST_RESTRICTIVE.max_output
     world.account.allowed.set()
-    async with asyncio.timeout(10):
-        while world.outcomes != ["fetched"]:
-            await asyncio.sleep(0)
+    await eventually(lambda: world.outcomes == ["fetched"], timeout=10, what="the answer")
     assert await most_of(models) == 1
     assert world.account.asked == 1
 

@@ -1,10 +1,11 @@
 """Organisations take turns, however many batches each of them has waiting."""
 
-import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+from waiting import eventually
 
 from floopy_submitter.core.planning import PLANNING, Planning, in_turns
 from floopy_submitter.core.slots import Slots
@@ -58,19 +59,19 @@ async def test_a_large_input_has_its_turn_whoever_has_small_ones() -> None:
     store = Store({"s": [f"s{n}" for n in range(1_000)]}, {"t": [f"t{n}" for n in range(20)], "a": ["a1"]})
     solitude = Solitude(lambda: None)
     solitude.join(PLANNING, [], lambda: None)
+    small, large = Slots(16, lambda: None), Slots(1, lambda: None)
     planning = Planning(
         store=store,  # type: ignore[arg-type]
         planner=Planner(),  # type: ignore[arg-type]
-        small=Slots(16, lambda: None),
-        large=Slots(1, lambda: None),
+        small=small,
+        large=large,
         solitude=solitude,
         now=lambda: datetime.now(UTC),
     )
 
     for _ in range(4):
         await planning.step()
-        for _ in range(3):  # until the plans of this step are done
-            await asyncio.sleep(0)
+        await eventually(lambda: (small.free, large.free) == (16, 1), what="the end of this step's plans")
 
     assert [batch_id for batch_id in store.begun if not batch_id.startswith("s")] == ["a1", "t0", "t1", "t2"]
     assert len(store.begun) > 60
