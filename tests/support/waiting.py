@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from typing import Any, TypeVar, overload
 
+import aiohttp
+
 Result = TypeVar("Result")
 
 _PAUSE = 0.02
@@ -37,3 +39,13 @@ def eventually_sync(
 ) -> Result:
     """The same in a test without an event loop."""
     return asyncio.run(eventually(ask, timeout=timeout, what=what))
+
+
+async def is_ready(url: str) -> bool:
+    """Whether the service there says that it is ready; False where nobody answers."""
+    timeout = aiohttp.ClientTimeout(total=2)
+    try:
+        async with aiohttp.ClientSession(timeout=timeout) as http, http.get(f"{url}/readyz") as answer:
+            return answer.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False

@@ -10,11 +10,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 from openai import AsyncOpenAI
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
-from waiting import eventually
+from waiting import eventually, is_ready
 
 from floopy.simulation import Simulator
 from floopy.stack.supervisor import deaths_in
@@ -76,7 +75,9 @@ class Stack:
         ports = [
             row["port"] for row in rows if row["name"].startswith("floopy-") and row["name"] != "floopy-up"
         ]
-        return len(ports) == len(SERVICES) and all([await _is_ready(port) for port in ports])
+        return len(ports) == len(SERVICES) and all(
+            [await is_ready(f"http://127.0.0.1:{port}") for port in ports]
+        )
 
     async def stop(self) -> int:
         """SIGTERM; the exit code."""
@@ -258,18 +259,6 @@ SERVICES = (
 def _environment_of(pid: int) -> dict[str, str]:
     raw = Path(f"/proc/{pid}/environ").read_bytes().decode()
     return dict(entry.split("=", 1) for entry in raw.split("\0") if "=" in entry)
-
-
-async def _is_ready(port: int) -> bool:
-    timeout = aiohttp.ClientTimeout(total=2)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(f"http://127.0.0.1:{port}/readyz") as answer,
-        ):
-            return answer.status == 200
-    except (aiohttp.ClientError, TimeoutError):
-        return False
 
 
 @asynccontextmanager

@@ -9,11 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from pymongo import AsyncMongoClient
-from waiting import eventually
+from waiting import eventually, is_ready
 
 from floopy.backends.ports import free_port
 from floopy.backends.process import ChildProcess, tail
@@ -191,11 +190,4 @@ def _script(name: str) -> Path:
 async def _is_ready(port: int, process: ChildProcess) -> bool:
     if process.returncode is not None:
         raise AssertionError(f"{process.name} ended: {tail(process.log, 20)}")
-    try:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"http://127.0.0.1:{port}/readyz") as answer,
-        ):
-            return answer.status == 200
-    except aiohttp.ClientError:
-        return False
+    return await is_ready(f"http://127.0.0.1:{port}")

@@ -16,7 +16,7 @@ import openai
 import pytest
 from aiokafka import AIOKafkaConsumer
 from openai import AsyncOpenAI
-from waiting import eventually
+from waiting import eventually, is_ready
 
 from floopy.backends.ports import LOOPBACK, free_port
 from floopy.backends.topics import TopicSpec, create_topics
@@ -33,17 +33,11 @@ class Process:
         self.url = url
 
     async def ready(self) -> None:
-        async with aiohttp.ClientSession() as http:
+        async def answers() -> bool:
+            assert self.child.returncode is None, "the process ended"
+            return await is_ready(self.url)
 
-            async def is_ready() -> bool:
-                assert self.child.returncode is None, "the process ended"
-                try:
-                    async with http.get(f"{self.url}/readyz") as answer:
-                        return answer.status == 200
-                except aiohttp.ClientConnectionError:
-                    return False
-
-            await eventually(is_ready, what="a ready process")
+        await eventually(answers, what="a ready process")
 
     async def stopped(self) -> int:
         return await asyncio.wait_for(self.child.wait(), 30)

@@ -10,11 +10,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import openai
 import pytest
 from openai import AsyncOpenAI
-from waiting import eventually
+from waiting import eventually, is_ready
 
 from floopy.backends.ports import LOOPBACK, free_port
 from floopy_api.handlers.keys import UPLOADS
@@ -52,17 +51,11 @@ async def process(mongo_uri: str, database: str, **settings: str) -> AsyncIterat
 
 
 async def _ready(child: asyncio.subprocess.Process, url: str) -> None:
-    async with aiohttp.ClientSession() as http:
+    async def answers() -> bool:
+        assert child.returncode is None, "the process ended"
+        return await is_ready(url)
 
-        async def is_ready() -> bool:
-            assert child.returncode is None, "the process ended"
-            try:
-                async with http.get(f"{url}/readyz") as answer:
-                    return answer.status == 200
-            except aiohttp.ClientConnectionError:
-                return False
-
-        await eventually(is_ready, what="a ready process")
+    await eventually(answers, what="a ready process")
 
 
 def sdk(url: str, alice: Any) -> AsyncOpenAI:
